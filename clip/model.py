@@ -1,0 +1,284 @@
+"""CLIP with a ViT image tower, written from the architecture (Radford et al., 2021, arXiv:2103.00020).
+
+Parameters carry the names of OpenAI's checkpoints. The image tower can be read as a whole
+(`VisionTransformer.forward`) or piece by piece (`embed`, `transformer.resblocks`, `project`, and the
+blocks' `attn.qkv` / `attn.merge`), which is what dense methods need.
+
+Shapes: B pictures or texts; H, W pixels; h, w patch grid; N tokens (1 + h*w in the image tower, CLS
+first); D tower width; C joint width; d head width.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64  # every published CLIP has width // 64 heads
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm that computes in float32 and returns the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the activation CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose parts can be used alone; parameters as in nn.MultiheadAttention."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) -> queries, keys, values, each (B, heads, N, d)."""
+        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, N, 3D)
+        q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def merge(self, y: Tensor) -> Tensor:
+        """(B, heads, N, d) -> (B, N, D): heads side by side, then the output projection."""
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        q, k, v = self.qkv(x)
+        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal))
+
+
+class ResidualAttentionBlock(nn.Module):
+    """x + attention(ln_1(x)), then + mlp(ln_2(.))."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.ln_1 = LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(4 * width, width),
+            )
+        )
+        self.ln_2 = LayerNorm(width)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block: x + mlp(ln_2(x))."""
+        return x + self.mlp(self.ln_2(x))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        return self.feed_forward(x + self.attn(self.ln_1(x), attn_mask, is_causal))
+
+
+class Transformer(nn.Module):
+    """A stack of residual attention blocks, `resblocks`."""
+
+    def __init__(self, width: int, layers: int, heads: int):
+        super().__init__()
+        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads) for _ in range(layers))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, attn_mask, is_causal)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's image tower."""
+
+    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, output_dim: int):
+        super().__init__()
+        self.input_resolution = input_resolution
+        self.patch_size = patch_size
+        self.native_grid = input_resolution // patch_size
+        self.conv1 = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
+        scale = width**-0.5
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(self.native_grid**2 + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, width // HEAD_WIDTH)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) -> the tokens that enter the first block (B, N, D), and their patch grid (h, w).
+
+        Pixels right of and below the last whole patch are dropped, as CLIP's stem does.
+
+        Raises:
+            ValueError: the pictures are smaller than one patch.
+        """
+        if min(images.shape[-2:]) < self.patch_size:
+            raise ValueError(
+                f'a picture or window of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one '
+                f'{self.patch_size}-pixel patch; resize it, or use a larger slide_crop'
+            )
+        patches = self.conv1(images.to(self.conv1.weight.dtype))  # (B, D, h, w)
+        h, w = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2)  # (B, h*w, D)
+        cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        tokens = torch.cat([cls, patches], dim=1)  # (B, N, D)
+        return self.ln_pre(tokens + self.resampled_positional_embedding(h, w).to(tokens.dtype)), (h, w)
+
+    def resampled_positional_embedding(self, h: int, w: int) -> Tensor:
+        """The positional embedding on an (h, w) grid: (1 + h*w, D).
+
+        Off the native grid g the patch part is resampled with the scale factors (h + 0.1)/g and (w + 0.1)/g,
+        which are not recomputed from the size: published dense results depend on these sampling points.
+        """
+        g = self.native_grid
+        if (h, w) == (g, g):
+            return self.positional_embedding
+        cls, patches = self.positional_embedding.float().split([1, g * g])
+        patches = F.interpolate(
+            patches.T.unflatten(1, (g, g))[None],  # (1, D, g, g)
+            scale_factor=((h + 0.1) / g, (w + 0.1) / g),
+            mode='bicubic',
+            align_corners=False,
+            recompute_scale_factor=False,
+        )
+        return torch.cat([cls, patches[0].flatten(1).T])
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """(..., D) tokens after the last block -> (..., C) in the joint space, not normalised."""
+        return self.ln_post(tokens) @ self.proj
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C): the projected CLS token."""
+        tokens, _ = self.embed(images)
+        return self.project(self.transformer(tokens)[:, 0])
+
+
+class CLIP(nn.Module):
+    """Image tower, text tower and the temperature of their similarity."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_resolution: int,
+        vision_layers: int,
+        vision_width: int,
+        vision_patch_size: int,
+        context_length: int,
+        vocab_size: int,
+        transformer_width: int,
+        transformer_layers: int,
+    ):
+        super().__init__()
+        self.context_length = context_length
+        self.visual = VisionTransformer(image_resolution, vision_patch_size, vision_width, vision_layers, embed_dim)
+        self.transformer = Transformer(transformer_width, transformer_layers, transformer_width // HEAD_WIDTH)
+        self.token_embedding = nn.Embedding(vocab_size, transformer_width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context_length, transformer_width))
+        self.ln_final = LayerNorm(transformer_width)
+        self.text_projection = nn.Parameter(transformer_width**-0.5 * torch.randn(transformer_width, embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype both towers compute in."""
+        return self.visual.conv1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device the weights are on."""
+        return self.visual.conv1.weight.device
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pictures -> (B, C), not normalised."""
+        return self.visual(images)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(B, context_length) token ids -> (B, C), not normalised.
+
+        The tower is causal and is read at EOT (the highest id), so positions after the last EOT of the batch
+        cannot matter and are not computed.
+        """
+        eot = tokens.argmax(dim=-1)  # (B,)
+        length = int(eot.max()) + 1
+        x = self.token_embedding(tokens[:, :length]).to(self.dtype)
+        x = self.transformer(x + self.positional_embedding[:length].to(self.dtype), is_causal=True)
+        at_eot = x[torch.arange(len(x), device=x.device), eot]  # (B, D)
+        return self.ln_final(at_eot) @ self.text_projection
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosine similarities, (pictures, texts) and (texts, pictures)."""
+        image_features = F.normalize(self.encode_image(images), dim=-1)
+        text_features = F.normalize(self.encode_text(tokens), dim=-1)
+        logits = self.logit_scale.exp() * image_features @ text_features.T
+        return logits, logits.T
+
+    def cast(self, dtype: torch.dtype) -> 'CLIP':
+        """Convert the weights to `dtype`, in place, but for the LayerNorms, which stay float32."""
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, LayerNorm):
+                module.float()
+        return self
+
+
+def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
+    """A float32 CLIP, in eval mode, with the sizes and the weights of a state dict in OpenAI's layout.
+
+    Raises:
+        ValueError: the state dict is not a CLIP with a ViT image tower; says what is missing or superfluous.
+    """
+    weights = {k: v for k, v in state_dict.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
+    if 'visual.layer1.0.conv1.weight' in weights:
+        raise ValueError('a CLIP with a ResNet image tower, which has no patch tokens; use one with a ViT')
+    with torch.device('meta'):
+        model = CLIP(**_sizes(weights))
+    expected = model.state_dict()
+    wrong = [f'{name} is missing' for name in expected if name not in weights]
+    wrong += [f'{name} is not part of CLIP' for name in weights if name not in expected]
+    wrong += [
+        f'{name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}'
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+        raise ValueError(f'not a CLIP checkpoint with a ViT image tower: {"; ".join(wrong[:3])}{more}')
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return model.eval()
+
+
+def _sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """The arguments of `CLIP` that a state dict implies."""
+
+    def layers(prefix: str) -> int:
+        return len({name.split('.')[prefix.count('.')] for name in weights if name.startswith(prefix)})
+
+    try:
+        vision_width, _, patch_size, _ = weights['visual.conv1.weight'].shape
+        grid = round((len(weights['visual.positional_embedding']) - 1) ** 0.5)
+        transformer_width, embed_dim = weights['text_projection'].shape
+        return dict(
+            embed_dim=embed_dim,
+            image_resolution=grid * patch_size,
+            vision_layers=layers('visual.transformer.resblocks.'),
+            vision_width=vision_width,
+            vision_patch_size=patch_size,
+            context_length=len(weights['positional_embedding']),
+            vocab_size=len(weights['token_embedding.weight']),
+            transformer_width=transformer_width,
+            transformer_layers=layers('transformer.resblocks.'),
+        )
+    except KeyError as error:
+        raise ValueError(f'not a CLIP checkpoint with a ViT image tower: {error} is missing') from None
+    except ValueError as error:
+        raise ValueError(f'not a CLIP checkpoint with a ViT image tower: unexpected shapes ({error})') from None

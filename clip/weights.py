@@ -1,0 +1,212 @@
+"""From a model's name to its weights: verified downloads, and the three file formats CLIP comes in."""
+
+import hashlib
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import torch
+from filelock import FileLock
+from torch import Tensor
+from tqdm import tqdm
+
+CHUNK = 1 << 20  # bytes read at a time when downloading or hashing
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published checkpoint: where it is, and the SHA-256 of the file."""
+
+    url: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit('/', 1)[-1]
+
+
+def _openai(sha256: str, file_name: str) -> Release:
+    return Release(f'https://openaipublic.azureedge.net/clip/models/{sha256}/{file_name}', sha256)
+
+
+RELEASES: Mapping[str, Release] = {
+    'ViT-B/32': _openai('40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af', 'ViT-B-32.pt'),
+    'ViT-B/16': _openai('5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f', 'ViT-B-16.pt'),
+    'ViT-L/14': _openai('b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836', 'ViT-L-14.pt'),
+    'ViT-L/14@336px': _openai('3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02', 'ViT-L-14-336px.pt'),
+}
+BUNDLED: Mapping[str, Path] = {
+    'shapes': Path(__file__).with_name('shapes.safetensors'),  # see tools/train_shapes_clip.py
+}
+DEFAULT_DOWNLOAD_ROOT = Path('~/.cache/clip')
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds: tensors by OpenAI's names, its string metadata, and where it came from."""
+
+    state_dict: Mapping[str, Tensor]
+    path: Path
+    sha256: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def available_models() -> list[str]:
+    """The names that `clip.load` knows."""
+    return [*RELEASES, *BUNDLED]
+
+
+def open_checkpoint(name_or_path: str | os.PathLike, download_root: str | os.PathLike | None = None) -> Checkpoint:
+    """The checkpoint of a model name or a path, downloaded if need be.
+
+    Raises:
+        ValueError: neither a known name nor a file; a file that cannot be read, or is not the published one.
+        ConnectionError: the file is not here and cannot be fetched; says from where, and where to put it.
+    """
+    name = os.fspath(name_or_path)
+    if name in BUNDLED:
+        return read_checkpoint(BUNDLED[name])
+    if name in RELEASES:
+        checkpoint = read_checkpoint(
+            download(RELEASES[name], Path(download_root or DEFAULT_DOWNLOAD_ROOT).expanduser())
+        )
+        if checkpoint.sha256 != RELEASES[name].sha256:
+            raise ValueError(
+                f'{checkpoint.path} is not the published {name}: its SHA-256 is {checkpoint.sha256}, expected '
+                f'{RELEASES[name].sha256}; remove the file to download it again'
+            )
+        return checkpoint
+    path = Path(name).expanduser()
+    if not path.is_file():
+        choices = ', '.join(available_models())
+        raise ValueError(f'unknown backbone {name!r}: neither a checkpoint file nor one of {choices}')
+    return read_checkpoint(path)
+
+
+def download(release: Release, root: Path) -> Path:
+    """Fetch a release into `root` once; resumes what an earlier try left, and checks the SHA-256.
+
+    Raises:
+        ConnectionError: the address cannot be reached.
+        ValueError: what arrived, or what lies there, is not the published file.
+    """
+    path = root / release.file_name
+    if path.is_file():
+        return path
+    root.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    with FileLock(path.with_name(path.name + '.lock')):
+        if path.is_file():  # another process fetched it while we waited
+            return path
+        try:
+            _fetch(release.url, part)
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(
+                f'cannot download {release.url} ({error}); fetch that file by other means and put it at {path}'
+            ) from error
+        got = file_sha256(part)
+        if got != release.sha256:
+            part.unlink()
+            raise ValueError(
+                f'the download of {release.url} has SHA-256 {got}, expected {release.sha256}; it was removed, try again'
+            )
+        os.replace(part, path)
+    return path
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Append to `part` what is missing of the file at `url`."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is missing
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends the whole file
+            have = 0
+        length = response.headers.get('Content-Length')
+        total = have + int(length) if length else None
+        with (
+            part.open('ab' if have else 'wb') as file,
+            tqdm(total=total, initial=have, unit='B', unit_scale=True, desc=part.stem) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and part.stat().st_size < total:
+            raise ConnectionError(f'the connection closed after {part.stat().st_size} of {total} bytes')
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a TorchScript archive, a torch.save'd state dict or a safetensors file.
+
+    Pickles are read with `weights_only`, so a file cannot run code. A state dict may be wrapped in a dict under
+    'state_dict' or 'model'.
+
+    Raises:
+        ValueError: the file is truncated, damaged, of another format, or holds no state dict.
+    """
+    path = Path(path)
+    sha256 = file_sha256(path)
+    read = _reader(path)
+    try:
+        content, metadata = read(path)
+    except Exception as error:  # the three formats' readers raise anything on a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f'cannot read the checkpoint {path}: truncated, damaged or not weights ({reason})') from error
+    for key in ('state_dict', 'model'):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
+        raise ValueError(f'the checkpoint {path} holds no state dict (a dict of tensors by name)')
+    return Checkpoint(content, path, sha256, metadata)
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[object, dict[str, str]]]:
+    """The reader for a file's format, told from its content."""
+    if path.suffix == '.safetensors':
+        return _read_safetensors
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                return _read_torchscript
+    return _read_pickle
+
+
+def _read_safetensors(path: Path) -> tuple[object, dict[str, str]]:
+    with safetensors.safe_open(path, framework='pt') as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _read_torchscript(path: Path) -> tuple[object, dict[str, str]]:
+    with warnings.catch_warnings():
+        # OpenAI's files are TorchScript, whatever becomes of the format.
+        warnings.filterwarnings('ignore', '.*torch.jit.load.* is deprecated', FutureWarning)
+        warnings.filterwarnings('ignore', '.*torch.jit.load.* is deprecated', DeprecationWarning)
+        return torch.jit.load(path, map_location='cpu').state_dict(), {}
+
+
+def _read_pickle(path: Path) -> tuple[object, dict[str, str]]:
+    return torch.load(path, map_location='cpu', weights_only=True), {}
+
+
+def known_words(metadata: Mapping[str, str]) -> frozenset[str] | None:
+    """The words a checkpoint's text tower has seen, where its metadata says so (a JSON list); else None."""
+    return frozenset(json.loads(metadata['known_words'])) if 'known_words' in metadata else None

@@ -1,0 +1,100 @@
+"""The walk from pictures to labels, in order. Nothing here knows MMSegmentation.
+
+Shapes: B pictures; H, W pixels; h, w patch grid; Q names; K classes; C joint width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.model import CLIP
+from naclip.decision import class_probabilities, decide, suppress_small_classes
+from naclip.dense import patch_features
+from naclip.methods import Method
+from naclip.pamr import DILATIONS, pamr_
+from naclip.vocabulary import Vocabulary
+from naclip.windows import sliding_logits, window_boxes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How patch features become labels. Defaults: one sliding-window pass without refinement or thresholds.
+
+    Raises:
+        ValueError: a value that makes no sense; says which, and what was expected.
+    """
+
+    slide_crop: int = 224  # pixels; 0 takes the whole picture at once
+    slide_stride: int = 112  # pixels
+    pamr_steps: int = 0  # 0: no refinement
+    pamr_stride: tuple[int, ...] = DILATIONS
+    logit_scale: float = 40.0
+    prob_thd: float = 0.0  # pixels less sure than this become class 0
+    area_thd: float | None = None  # classes with a smaller share of the foreground vanish
+
+    def __post_init__(self):
+        window_boxes((1, 1), self.slide_crop, self.slide_stride)
+        if self.pamr_steps < 0 or not self.pamr_stride or min(self.pamr_stride) < 1:
+            raise ValueError(
+                f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
+            )
+        if not self.logit_scale > 0:
+            raise ValueError(f'logit_scale is {self.logit_scale}, expected > 0')
+        for name in ('prob_thd', 'area_thd'):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise ValueError(f'{name} is {getattr(self, name)}, expected a number from 0 to 1')
+
+
+class Pipeline(nn.Module):
+    """CLIP, a method, a vocabulary's text embeddings and settings: normalised pictures in, labels out.
+
+    Inference only: no gradients are kept.
+    """
+
+    def __init__(self, net: CLIP, method: Method, vocabulary: Vocabulary, query_features: Tensor, settings: Settings):
+        super().__init__()
+        self.net = net
+        self.method = method
+        self.vocabulary = vocabulary
+        self.settings = settings
+        self.register_buffer('query_features', query_features.float(), persistent=False)  # (Q, C)
+        self.register_buffer('query_idx', torch.tensor(vocabulary.query_idx), persistent=False)  # (Q,)
+
+    @torch.no_grad()
+    def patch_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> unit vectors (B, h, w, C)."""
+        return patch_features(self.net.visual, images, self.method)
+
+    @torch.no_grad()
+    def similarity(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> cosines of patches and names (B, Q, h, w), float32."""
+        return torch.einsum('bhwc,qc->bqhw', self.patch_features(images).float(), self.query_features)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> cosines per pixel, averaged over the windows (B, Q, H, W)."""
+        boxes = window_boxes(images.shape[-2:], self.settings.slide_crop, self.settings.slide_stride)
+        return sliding_logits(images, boxes, self.similarity)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, Q, H, W) of pictures (B, 3, H, W) -> class probabilities at `size` (B, K, *size)."""
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        if self.settings.pamr_steps:
+            images = F.interpolate(images, size, mode='bilinear', align_corners=False)
+            pamr_(images, logits, self.settings.pamr_steps, self.settings.pamr_stride)
+        probabilities = class_probabilities(logits, self.vocabulary.query_idx, self.settings.logit_scale)
+        if self.settings.area_thd is not None:
+            probabilities = suppress_small_classes(probabilities, self.settings.area_thd)
+        return probabilities
+
+    def label(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As `probabilities`, and the labels (B, 1, *size) that follow: labels, probabilities."""
+        probabilities = self.probabilities(images, logits, size)
+        return decide(probabilities, self.settings.prob_thd), probabilities
+
+    def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
+        return self.label(images, self.logits(images), size)

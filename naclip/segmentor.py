@@ -1,0 +1,145 @@
+"""MMSegmentation's view of the pipeline: the segmentor of type `NACLIP`."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor, SegDataPreProcessor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+import clip
+from clip.weights import known_words
+from naclip.methods import Method
+from naclip.pipeline import Pipeline, Settings
+from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.vocabulary import Vocabulary, read_vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+@MODELS.register_module()
+class NACLIP(BaseSegmentor):
+    """Training-free open-vocabulary segmentor.
+
+    Args:
+        clip_path: a name of `clip.available_models()`, or a checkpoint file.
+        name_path: the class-name file.
+        device: default: CUDA where there is one, else the CPU.
+        arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py.
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop: see
+            `naclip.pipeline.Settings`.
+        templates: the prompt-template file.
+        dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
+        download_root: where known weights are downloaded to; default ~/.cache/clip.
+        cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: an argument that cannot be used; says which and why.
+    """
+
+    def __init__(
+        self,
+        clip_path: str | os.PathLike,
+        name_path: str | os.PathLike,
+        device: str | torch.device | None = None,
+        arch: str = 'reduced',
+        attn_strategy: str = 'naclip',
+        gaussian_std: float = 5.0,
+        pamr_steps: int = 0,
+        pamr_stride: Sequence[int] = (8, 16),
+        prob_thd: float = 0.0,
+        logit_scale: float = 40.0,
+        slide_stride: int = 112,
+        slide_crop: int = 224,
+        area_thd: float | None = None,
+        templates: str | os.PathLike = DEFAULT_TEMPLATES,
+        dtype: str | torch.dtype = 'auto',
+        download_root: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
+    ):
+        super().__init__(
+            data_preprocessor=SegDataPreProcessor(
+                mean=[255 * value for value in clip.MEAN],
+                std=[255 * value for value in clip.STD],
+                bgr_to_rgb=True,
+            )
+        )
+        # What can be wrong is looked at before the minutes that weights and texts may take.
+        method = Method.named(attn_strategy, arch, gaussian_std)
+        settings = Settings(slide_crop, slide_stride, pamr_steps, tuple(pamr_stride), logit_scale, prob_thd, area_thd)
+        vocabulary, prompt_templates = read_vocabulary(name_path), read_templates(templates)
+        net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
+        warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
+        query_features = cached_text_embeddings(
+            net, self.checkpoint.sha256, vocabulary.names, prompt_templates, cache_dir, progress=is_main_process()
+        )
+        self.pipeline = Pipeline(net, method, vocabulary, query_features, settings)
+        self.to(net.device)
+
+    @property
+    def query_features(self) -> Tensor:
+        """The text embeddings (Q, C)."""
+        return self.pipeline.query_features
+
+    @property
+    def query_idx(self) -> Tensor:
+        """The class of each name (Q,)."""
+        return self.pipeline.query_idx
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Patch features of whole pictures: (B, 3, H, W) -> (B, h, w, C)."""
+        return self.pipeline.patch_features(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W)."""
+        return self.pipeline.logits(inputs)
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs, data_samples)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Label pictures (B, 3, H, W) at their original sizes.
+
+        Each sample gets `pred_sem_seg` (1, H, W) and `seg_logits` (K, H, W), the class probabilities divided by
+        their sum. Without samples, new ones of the input's size are made.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
+        logits = self.encode_decode(inputs)
+        for i, sample in enumerate(data_samples):
+            labels, probabilities = self.pipeline.label(inputs[i : i + 1], logits[i : i + 1], sample.ori_shape[:2])
+            sample.set_data(
+                {
+                    'seg_logits': PixelData(data=(probabilities / probabilities.sum(dim=1, keepdim=True))[0]),
+                    'pred_sem_seg': PixelData(data=labels[0]),
+                }
+            )
+        return data_samples
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]):
+        """There is none.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError('NACLIP is training-free: it has no loss; use mode "predict" or "tensor"')
+
+
+def warn_of_unknown_words(vocabulary: Vocabulary, metadata: dict[str, str], name_path: str | os.PathLike) -> None:
+    """Warn of class names that a backbone with a closed vocabulary has never seen."""
+    words = known_words(metadata)
+    if words is None:
+        return
+    unknown = [name for name in vocabulary.names if not set(name.lower().split()) <= words]
+    if unknown:
+        logger.warning(
+            '%s: the backbone has never seen %s; it knows only these words: %s',
+            name_path,
+            ', '.join(map(repr, unknown)),
+            ', '.join(sorted(words)),
+        )

@@ -1,0 +1,84 @@
+"""Class-name files, and what follows from a class having several names.
+
+Q names (synonyms included), K classes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names of every class, in class order."""
+
+    classes: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The Q names, class by class."""
+        return tuple(name for synonyms in self.classes for name in synonyms)
+
+    @cached_property
+    def query_idx(self) -> tuple[int, ...]:
+        """The class of each of the Q names."""
+        return tuple(i for i, synonyms in enumerate(self.classes) for _ in synonyms)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
+    """Read a class-name file: one class a line, synonyms separated by commas.
+
+    A byte-order mark, CRLF, stray spaces and blank lines at the end are forgiven.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no class in it, a blank line between classes, a line without a name, or not UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'class-name file {path} does not exist; name_path must point to a text file')
+    try:
+        lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'class-name file {path} is not UTF-8 text ({error}); save it as UTF-8') from None
+    if not lines:
+        raise ValueError(f'class-name file {path} is empty; expected one class a line, synonyms separated by commas')
+    classes = []
+    for number, line in enumerate(lines, 1):
+        synonyms = tuple(name for name in map(str.strip, line.split(',')) if name)
+        if not synonyms:
+            raise ValueError(f'class-name file {path}, line {number}: no name on it; every line is one class, in order')
+        classes.append(synonyms)
+    return Vocabulary(tuple(classes))
+
+
+def check_class_count(vocabulary: Vocabulary, path: str | os.PathLike, class_names: Sequence[str]) -> None:
+    """Make sure that a vocabulary names every class of a data set.
+
+    Raises:
+        ValueError: the counts differ; has both numbers and the file.
+    """
+    if len(vocabulary) != len(class_names):
+        raise ValueError(
+            f'class-name file {path} has {len(vocabulary)} classes, the data set has {len(class_names)} '
+            f'({class_names[0]!r} to {class_names[-1]!r}); give it one line a class, in that order'
+        )
+
+
+def merge_synonyms(scores: Tensor, query_idx: Sequence[int]) -> Tensor:
+    """Scores of names (B, Q, H, W) -> of classes (B, K, H, W): the best of a class's names.
+
+    `query_idx` (Q,) is the class of each name, ascending from 0.
+    """
+    counts = torch.bincount(torch.as_tensor(query_idx)).tolist()
+    if len(counts) == scores.shape[1]:
+        return scores
+    return torch.cat([names.amax(dim=1, keepdim=True) for names in scores.split(counts, dim=1)], dim=1)
