@@ -61,3 +61,10 @@ METHODS: Mapping[str, Method] = {
     'sclip': Method.named('csa', 'vanilla'),
     'clip': Method.named('vanilla', 'vanilla'),
 }
+
+
+def method_name(method: Method) -> str:
+    """The name of a method in METHODS, whatever its σ; else 'attention/architecture'."""
+    form = (method.attention, method.architecture)
+    named = {(m.attention, m.architecture): name for name, m in METHODS.items()}
+    return named.get(form, '/'.join(part.__name__ for part in form))

@@ -72,6 +72,7 @@ class NACLIP(BaseSegmentor):
         # What can be wrong is looked at before the minutes that weights and texts may take.
         method = Method.named(attn_strategy, arch, gaussian_std)
         settings = Settings(slide_crop, slide_stride, pamr_steps, tuple(pamr_stride), logit_scale, prob_thd, area_thd)
+        self.templates_path = templates
         vocabulary, prompt_templates = read_vocabulary(name_path), read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)

@@ -1,0 +1,85 @@
+"""Evaluate a training-free open-vocabulary segmentor on a benchmark: python eval.py --config configs/cfg_voc21.py"""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from clip import available_models
+from naclip.attention import ATTENTION_FORMS
+from naclip.methods import ARCHITECTURES
+from naclip.protocols import PROTOCOLS
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong option in one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f'{self.prog}: {message} (see --help)\n')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add('--config', required=True, help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
+    add('--backbone', help=f'a checkpoint file, or one of {", ".join(available_models())}; default: the config')
+    add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the config')
+    add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the config')
+    add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the config')
+    add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the config')
+    add('--protocol', choices=PROTOCOLS, default='naclip', help='named settings to evaluate under')
+    add(
+        '--data-root', metavar='DIR', help="the data set's folder, or one with the data/... layout; default: the config"
+    )
+    add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
+    add('--device', type=device, default='auto', help='auto, cpu, cuda or cuda:INDEX')
+    add('--limit', type=positive, metavar='N', help='evaluate the first N pictures only')
+    add('--work-dir', metavar='DIR', help='where results.json and the logs go; default: work_dirs/<config>')
+    add('--show-dir', metavar='DIR', help='write picture, ground truth and prediction side by side here')
+    add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started')
+    add('--cfg-options', nargs='+', default=[], metavar='K=V', help='override anything in the config; applied last')
+    return parser
+
+
+def device(text: str) -> str:
+    kind, _, index = text.partition(':')
+    if text not in ('auto', 'cpu', 'cuda') and not (kind == 'cuda' and index.isdecimal()):
+        raise argparse.ArgumentTypeError(f'unknown device {text!r}: choose from auto, cpu, cuda, cuda:INDEX')
+    return text
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text!r}')
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    if options.device == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before MMEngine looks which devices there are
+    logging.basicConfig(format='%(levelname)s: %(message)s')
+    # The OpenMMLab packages remark on optional parts that nothing here uses.
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    with contextlib.redirect_stdout(io.StringIO()):
+        from naclip.evaluation import evaluate  # takes seconds: only once the options are known to be good
+
+    try:
+        evaluate(options)
+    except (ValueError, OSError) as error:
+        if 'NACLIP_TRACEBACK' in os.environ:
+            raise
+        # A data-loading worker's error arrives with its traceback; the message is the last line.
+        message = str(error).strip().splitlines()[-1].removeprefix(f'{type(error).__name__}: ')
+        print(f'eval.py: {message}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Data sets of the published configs that MMSegmentation lacks or names otherwise, and reading that tells on files."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalContextDataset, PascalVOCDataset
+from mmseg.datasets.pascal_context import PascalContextDataset59
+from mmseg.registry import DATASETS, TRANSFORMS
+
+# The published configs' names for classes that MMSegmentation has.
+DATASETS.register_module(name='PascalContext60Dataset', module=PascalContextDataset)
+DATASETS.register_module(name='PascalContext59Dataset', module=PascalContextDataset59)
+
+
+@DATASETS.register_module()
+class PascalVOC20Dataset(PascalVOCDataset):
+    """PASCAL VOC 2012 without background: label 0 is ignored, the 20 classes start at 0."""
+
+    METAINFO: ClassVar[dict] = {key: PascalVOCDataset.METAINFO[key][1:] for key in ('classes', 'palette')}
+
+    def __init__(self, reduce_zero_label: bool = True, **kwargs):
+        super().__init__(reduce_zero_label=reduce_zero_label, **kwargs)
+
+
+@DATASETS.register_module()
+class COCOObjectDataset(BaseSegDataset):
+    """COCO's 80 thing classes and background (label 0), as datasets/cvt_coco_object.py writes them."""
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=('background', *COCOStuffDataset.METAINFO['classes'][:80]),
+        palette=[[0, 0, 0], *COCOStuffDataset.METAINFO['palette'][:80]],
+    )
+
+    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '_instanceTrainIds.png', **kwargs):
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+
+@TRANSFORMS.register_module()
+class CheckedStep(BaseTransform):
+    """A pipeline step that reads a file, made to name the file when it cannot be read.
+
+    Raises:
+        ValueError: the step failed, or the file is cut short (some decoders fill the rest with grey).
+    """
+
+    # First bytes of a JPEG or PNG -> what the whole file ends with.
+    ENDINGS: ClassVar[dict] = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
+
+    def __init__(self, step: dict, reads: str):
+        self.step = TRANSFORMS.build(step)
+        self.reads = reads  # key of the file's path
+
+    def transform(self, results: dict) -> dict | None:
+        path = Path(results[self.reads])
+        try:
+            content = path.read_bytes()
+            ending = self.ENDINGS.get(content[:2], b'')
+            if ending not in content[-(1 << 16) :]:
+                raise ValueError('the file is cut short')
+            return self.step(results)
+        except Exception as error:  # decoders raise anything, asserts included
+            raise ValueError(f'cannot read {path}: {error}'.replace('\n', ' ')) from error
+
+
+def check_files(dataset: BaseSegDataset, benchmark: str) -> None:
+    """Make sure, before hours are spent, that every picture and label map of a data set is there.
+
+    Raises:
+        FileNotFoundError: no picture at all, or some file is missing; names the first, and how many there are.
+    """
+    pairs = [dataset.get_data_info(i) for i in range(len(dataset))]
+    if not pairs:
+        raise FileNotFoundError(
+            f'benchmark {benchmark}: no *{dataset.img_suffix} picture in {dataset.data_prefix["img_path"]}'
+        )
+    missing = [path for pair in pairs for path in (pair['img_path'], pair['seg_map_path']) if not Path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'benchmark {benchmark}: {missing[0]} is missing ({len(missing)} files in all); '
+            'see "Data" in the README for the layout and how labels are made'
+        )

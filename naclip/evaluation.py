@@ -1,0 +1,160 @@
+"""One evaluation: options to config, config to Runner, pixel counts to results.json."""
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+from mmseg.utils import register_all_modules
+
+from clip.weights import file_sha256
+from naclip import configuration
+from naclip.datasets import check_files
+from naclip.hooks import ProgressBarHook, QuietRunner
+from naclip.methods import method_name
+from naclip.metric import PixelCountIoUMetric
+from naclip.results import device_name, git_commit, package_versions, write_results
+from naclip.segmentor import NACLIP
+from naclip.vocabulary import check_class_count, read_vocabulary
+
+
+def evaluate(options: argparse.Namespace) -> dict:
+    """Run what eval.py's options ask for; returns what it writes to WORK_DIR/results.json.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: something the user gave cannot be used; says what and why.
+    """
+    register_all_modules(init_default_scope=True)
+    benchmark = configuration.benchmark_name(options.config)
+    config = configuration.load_config(options.config)
+    configuration.apply_protocol(config, options.protocol, benchmark)
+    changes = configuration.apply_options(config, options)
+    work_dir = options.work_dir or str(Path('work_dirs') / Path(options.config).stem)
+    configuration.prepare(config, benchmark, work_dir, options.data_root, options.show_dir)
+    config.model.device = set_device(config, options.device, options.launcher)
+    dataset = checked_dataset(config, benchmark)
+    if options.limit and options.limit < len(dataset):
+        config.test_dataloader.dataset.indices = options.limit
+
+    runner = QuietRunner.from_cfg(config)
+    segmentor = getattr(runner.model, 'module', runner.model)
+    record = describe(config, options, benchmark, changes, segmentor)
+    if is_main_process():
+        print(headline(record), flush=True)
+    runner.test()
+    if is_main_process():
+        metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, PixelCountIoUMetric))
+        progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
+        record |= {
+            'images': metric.images,
+            'metrics': metric.counts.metrics(),
+            'seconds': {'total': progress.seconds, 'per_image': progress.seconds / metric.images},
+            'classes': metric.counts.table(dataset.metainfo['classes']),
+        }
+        path = Path(work_dir) / 'results.json'
+        write_results(path, record)
+        scores = '  '.join(f'{name} {value:.2f}' for name, value in record['metrics'].items())
+        print(f'{benchmark}: {scores}  ({metric.images} pictures, {progress.seconds:.1f} s)  ->  {path}')
+    return record
+
+
+def set_device(config: Config, device: str, launcher: str) -> str:
+    """Make `device` the one that the Runner uses, in every process; returns the one for the segmentor.
+
+    Raises:
+        ValueError: the device is not there, or does not go with the launcher.
+    """
+    config.launcher = launcher
+    kind, _, index = device.partition(':')
+    if kind == 'auto':
+        kind = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if kind == 'cuda':
+        if not torch.cuda.is_available():
+            raise ValueError('no CUDA device is available; use --device cpu')
+        if index and launcher != 'none':
+            raise ValueError(
+                f'--device {device} and --launcher {launcher} exclude each other: each process takes its own GPU'
+            )
+        if index and int(index) >= torch.cuda.device_count():
+            raise ValueError(f'--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0')
+        if index:
+            torch.cuda.set_device(int(index))
+    elif launcher == 'pytorch':
+        # MMEngine's launcher binds every process to a GPU; without one, the group is made here.
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+    elif launcher != 'none':
+        raise ValueError(f'--launcher {launcher} needs CUDA devices; on the CPU use --launcher pytorch (dist_test.sh)')
+    return kind
+
+
+def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
+    """The data set, after all has been checked that can be before weights are loaded.
+
+    Raises:
+        ValueError: the vocabulary does not fit the data set's classes, or the data set cannot be built.
+        FileNotFoundError: pictures or label maps are missing.
+    """
+    try:
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
+    check_class_count(read_vocabulary(config.model.name_path), config.model.name_path, dataset.metainfo['classes'])
+    check_files(dataset, benchmark)
+    return dataset
+
+
+def describe(config: Config, options: argparse.Namespace, benchmark: str, changes: dict, segmentor: NACLIP) -> dict:
+    """Everything about a run that its numbers may depend on."""
+    pipeline, net = segmentor.pipeline, segmentor.pipeline.net
+    resize = configuration.find_step(config, 'Resize')
+    dataset = config.test_dataloader.dataset
+    return {
+        'benchmark': benchmark,
+        'method': method_name(pipeline.method),
+        'protocol': options.protocol,
+        'changes': changes,  # what options changed of the protocol
+        'backbone': str(config.model.clip_path),
+        'settings': {
+            'attention': pipeline.method.attention.__name__,
+            'architecture': pipeline.method.architecture.__name__,
+            'gaussian_std': pipeline.method.gaussian_std,
+            **asdict(pipeline.settings),
+            'resize': list(resize.scale) if resize else None,
+            'dtype': str(net.dtype).removeprefix('torch.'),
+            'dataset': dataset.type,
+            'data_root': os.path.abspath(dataset.data_root),
+            'limit': options.limit,
+            'config': str(options.config),
+            'vocabulary': str(config.model.name_path),
+            'templates': str(segmentor.templates_path),
+            'processes': int(os.environ.get('WORLD_SIZE', 1)) if options.launcher != 'none' else 1,
+        },
+        'sha256': {
+            'weights': segmentor.checkpoint.sha256,
+            'vocabulary': file_sha256(config.model.name_path),
+            'templates': file_sha256(segmentor.templates_path),
+        },
+        'versions': package_versions(),
+        'git_commit': git_commit(),
+        'device': {'type': net.device.type, 'name': device_name(net.device)},
+    }
+
+
+def headline(record: dict) -> str:
+    """Method, protocol, backbone, vocabulary file and device of a run, in one line."""
+    settings = record['settings']
+    pamr = f'PAMR {settings["pamr_steps"]} steps' if settings['pamr_steps'] else 'no PAMR'
+    form = f'{settings["attention"]}/{settings["architecture"]}, std {settings["gaussian_std"]:g}, {pamr}'
+    changes = ''.join(f', {key}={value}' for key, value in record['changes'].items())
+    return (
+        f'{record["benchmark"]}: method {record["method"]} ({form}); protocol {record["protocol"]}'
+        f'{f" changed by{changes[1:]}" if changes else ""}; backbone {record["backbone"]}; '
+        f'vocabulary {settings["vocabulary"]}; device {record["device"]["name"]} ({settings["dtype"]})'
+    )

@@ -1,0 +1,81 @@
+"""What the run shows: a quiet console, a progress bar, and predictions side by side."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from PIL import Image
+from tqdm import tqdm
+
+
+class QuietRunner(Runner):
+    """A Runner whose set-up (environment, whole config, hooks) goes to the log file only."""
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        self._console = [(h, h.level) for h in logger.handlers if not isinstance(h, logging.FileHandler)]
+        for handler, _ in self._console:
+            handler.setLevel(logging.WARNING)
+        return logger
+
+    def test(self) -> dict:
+        for handler, level in self._console:
+            handler.setLevel(level)
+        return super().test()
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """A progress bar over the pictures, with ETA; `seconds` is what the whole pass took, metric included."""
+
+    seconds = 0.0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._start = time.perf_counter()
+        pictures = len(runner.test_dataloader.dataset)
+        self._bar = tqdm(total=pictures, desc='evaluating', unit='picture', disable=not is_main_process())
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None
+    ) -> None:
+        done = len(outputs) * get_world_size()  # the last batch of several processes may hold repeats
+        self._bar.update(min(done, self._bar.total - self._bar.n))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._bar.close()
+        self.seconds = time.perf_counter() - self._start
+
+
+@HOOKS.register_module()
+class SideBySideHook(Hook):
+    """Writes picture, ground truth and prediction side by side, in the data set's palette, as `DIR/<stem>.png`."""
+
+    IGNORED = (255, 255, 255)
+    GAP = 4  # pixels of white between the three
+
+    def __init__(self, out_dir: str):
+        self.out_dir = Path(out_dir)
+
+    def before_test(self, runner: Runner) -> None:
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        self._colours = np.full((256, 3), self.IGNORED, np.uint8)
+        palette = runner.test_dataloader.dataset.metainfo['palette']
+        self._colours[: len(palette)] = palette
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence = ()
+    ) -> None:
+        for sample in outputs:
+            labels = (sample.gt_sem_seg.data, sample.pred_sem_seg.data)
+            maps = [self._colours[label.squeeze().cpu().numpy()] for label in labels]
+            picture = np.asarray(Image.open(sample.img_path).convert('RGB'))
+            gap = np.full((len(picture), self.GAP, 3), 255, np.uint8)
+            panel = np.concatenate([picture, gap, maps[0], gap, maps[1]], axis=1)
+            Image.fromarray(panel).save(self.out_dir / f'{Path(sample.img_path).stem}.png')
