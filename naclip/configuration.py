@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -150,6 +151,8 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     """
     config.work_dir = work_dir
     config.default_scope = 'mmseg'
+    # MMEngine tells runs in one process apart by this name and the second they start in.
+    config.experiment_name = f'{benchmark}_{uuid.uuid4().hex[:8]}'
     config.default_hooks = dict(logger=None, checkpoint=None, param_scheduler=None)
     config.custom_hooks = [dict(type='ProgressBarHook')]
     if show_dir:

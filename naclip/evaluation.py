@@ -1,6 +1,7 @@
 """One evaluation: options to config, config to Runner, pixel counts to results.json."""
 
 import argparse
+import inspect
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
 from clip.weights import file_sha256
@@ -34,6 +35,7 @@ def evaluate(options: argparse.Namespace) -> dict:
     config = configuration.load_config(options.config)
     configuration.apply_protocol(config, options.protocol, benchmark)
     changes = configuration.apply_options(config, options)
+    check_segmentor(config)
     work_dir = options.work_dir or str(Path('work_dirs') / Path(options.config).stem)
     configuration.prepare(config, benchmark, work_dir, options.data_root, options.show_dir)
     config.model.device = set_device(config, options.device, options.launcher)
@@ -46,10 +48,13 @@ def evaluate(options: argparse.Namespace) -> dict:
     record = describe(config, options, benchmark, changes, segmentor)
     if is_main_process():
         print(headline(record), flush=True)
-    runner.test()
+    progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
+    try:
+        runner.test()
+    finally:
+        progress.close()
     if is_main_process():
         metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, PixelCountIoUMetric))
-        progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
         record |= {
             'images': metric.images,
             'metrics': metric.counts.metrics(),
@@ -61,6 +66,23 @@ def evaluate(options: argparse.Namespace) -> dict:
         scores = '  '.join(f'{name} {value:.2f}' for name, value in record['metrics'].items())
         print(f'{benchmark}: {scores}  ({metric.images} pictures, {progress.seconds:.1f} s)  ->  {path}')
     return record
+
+
+def check_segmentor(config: Config) -> None:
+    """Make sure that a config's model can be built, before anything is loaded.
+
+    Raises:
+        ValueError: an unregistered type, or arguments that it does not take; lists what it takes.
+    """
+    arguments = dict(config.model)
+    kind = arguments.pop('type', None)
+    segmentor = MODELS.get(kind) if kind else None
+    if segmentor is None:
+        raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP')
+    known = inspect.signature(segmentor).parameters
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise ValueError(f'{kind} takes no {", ".join(unknown)}; its arguments are {", ".join(known)}')
 
 
 def set_device(config: Config, device: str, launcher: str) -> str:
@@ -102,7 +124,8 @@ def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
         FileNotFoundError: pictures or label maps are missing.
     """
     try:
-        dataset = DATASETS.build(config.test_dataloader.dataset)
+        # Serialising, which saves memory between workers, stumbles over an empty data set.
+        dataset = DATASETS.build(dict(config.test_dataloader.dataset, serialize_data=False))
     except (KeyError, TypeError, AssertionError) as error:
         raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
     check_class_count(read_vocabulary(config.model.name_path), config.model.name_path, dataset.metainfo['classes'])

@@ -36,6 +36,7 @@ class ProgressBarHook(Hook):
     """A progress bar over the pictures, with ETA; `seconds` is what the whole pass took, metric included."""
 
     seconds = 0.0
+    _bar: tqdm | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:
         self._start = time.perf_counter()
@@ -49,8 +50,13 @@ class ProgressBarHook(Hook):
         self._bar.update(min(done, self._bar.total - self._bar.n))
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self._bar.close()
+        self.close()
         self.seconds = time.perf_counter() - self._start
+
+    def close(self) -> None:
+        """End the bar's line, however far it came."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 @HOOKS.register_module()

@@ -1,0 +1,30 @@
+# Set-up, demonstration and tests in a virtual environment of the checkout's own: .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint setup
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
+	$(RUN) eval.py --config configs/cfg_shapes.py
+
+test: $(VENV)/.installed-tests ## run the tests
+	$(RUN) -m pytest
+
+lint: $(VENV)/.installed-tests ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  f"Python 3.11 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-tests: tests/requirements.txt $(VENV)/.installed
+	$(RUN) -m pip install --disable-pip-version-check -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,32 @@
+"""Published mIoU to hold a run's result against."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from clip.weights import RELEASES
+
+FILE = Path(__file__).with_name('published.json')
+BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
+
+
+def published_miou(record: Mapping) -> tuple[float | None, str]:
+    """The published mIoU of a results.json record's method on its benchmark, and a note.
+
+    The number is None where none is published. The note says what differs from the settings it was published under,
+    or, where nothing does, its source.
+    """
+    published = json.loads(FILE.read_text(encoding='utf-8'))
+    method, protocol = record['method'], record['protocol']
+    # NACLIP's second release is its first one's method under another protocol.
+    row = published['methods'].get(protocol if protocol.startswith(f'{method}_') else method)
+    benchmarks = published['benchmarks']
+    value = row['miou'][benchmarks.index(record['benchmark'])] if row and record['benchmark'] in benchmarks else None
+    if value is None:
+        return None, 'not published'
+    differences = [f'{key} {value}' for key, value in record['changes'].items()]
+    if record['sha256']['weights'] != RELEASES[BACKBONE].sha256:
+        differences.append(f'backbone {record["backbone"]}')
+    if record['settings']['limit']:
+        differences.append(f'the first {record["settings"]["limit"]} pictures')
+    return value, f'other settings: {", ".join(differences)}' if differences else row['source']

@@ -1,0 +1,130 @@
+"""What tests share: the goldens, and the stand-in CLIP under which they were taken."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from clip.model import CLIP, build_model
+from naclip.vocabulary import Vocabulary, read_vocabulary
+from tests.goldens.weights import stand_in_state_dict
+
+ROOT = Path(__file__).parents[1]
+TOWER = dict(
+    embed_dim=64,
+    image_resolution=64,
+    vision_layers=3,
+    vision_width=128,
+    patch_size=16,
+    context_length=77,
+    vocab_size=49408,
+    text_width=64,
+    text_layers=2,
+)
+
+# Examples are the same in every run, so that a change of the code is what makes a test fail.
+hypothesis.settings.register_profile('naclip', deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile('naclip')
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker('cuda') and not torch.cuda.is_available():
+        pytest.skip('no CUDA device')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _full_float32() -> None:
+    """No TF32: the tolerances are those of float32."""
+    torch.backends.cuda.matmul.fp32_precision = 'ieee'
+    torch.backends.cudnn.conv.fp32_precision = 'ieee'
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope='session')
+def golden() -> dict[str, Tensor]:
+    """Outputs of NACLIP, and the pictures `image_{i}`."""
+    return _load_golden('naclip')
+
+
+@pytest.fixture(scope='session')
+def sclip_golden() -> dict[str, Tensor]:
+    """Outputs of SCLIP on the same pictures."""
+    return _load_golden('sclip')
+
+
+def _load_golden(name: str) -> dict[str, Tensor]:
+    with np.load(ROOT / 'tests' / 'goldens' / f'{name}.npz') as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+@pytest.fixture(scope='session')
+def state_dict() -> dict[str, Tensor]:
+    """The weights under which the goldens were taken."""
+    return stand_in_state_dict(**TOWER)
+
+
+@pytest.fixture(scope='session')
+def tiny_state_dict() -> dict[str, Tensor]:
+    """A CLIP that no tokenizer fits, but quick to write and read."""
+    return stand_in_state_dict(**TOWER | dict(vocab_size=100, vision_layers=2, text_layers=1))
+
+
+@pytest.fixture(scope='session')
+def make_model(state_dict: dict[str, Tensor]) -> Callable[..., CLIP]:
+    """The stand-in CLIP on a device, in a dtype; models are shared, so tests leave them as they are."""
+    models: dict[tuple, CLIP] = {}
+
+    def make(device: torch.device | str = 'cpu', dtype: torch.dtype = torch.float32) -> CLIP:
+        key = (str(device), dtype)
+        if key not in models:
+            models[key] = build_model(state_dict).cast(dtype).to(device)
+        return models[key]
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def model(make_model: Callable[..., CLIP]) -> CLIP:
+    """The stand-in CLIP on the CPU in float32."""
+    return make_model()
+
+
+@pytest.fixture(scope='session')
+def checkpoint_file(state_dict: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in CLIP as a .safetensors file."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'stand-in.safetensors'
+    safetensors.torch.save_file(state_dict, path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def voc21_file() -> Path:
+    return ROOT / 'configs' / 'cls_voc21.txt'
+
+
+@pytest.fixture(scope='session')
+def voc21(voc21_file: Path) -> Vocabulary:
+    return read_vocabulary(voc21_file)
+
+
+@pytest.fixture(scope='session')
+def batch(golden: dict[str, Tensor]) -> Tensor:
+    """Three different pictures of one size, off the native grid and not square (3, 3, 80, 112)."""
+    picture = golden['image_1']
+    return torch.cat([picture, picture.flip(-1), picture.roll(29, dims=-2) * 0.7 + 0.2])
+
+
+def unambiguous(golden: dict[str, Tensor], key: str) -> Tensor:
+    """The pixels of a predicted label map whose best class is clear: bool, shaped as the map."""
+    shape = golden[f'{key}/label'].shape
+    bits = np.unpackbits(golden[f'{key}/ambiguous'].numpy())[: shape.numel()]
+    return torch.from_numpy(bits == 0).view(shape)

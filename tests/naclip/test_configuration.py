@@ -1,0 +1,139 @@
+"""Configs, protocols and options."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from naclip.configuration import (
+    apply_protocol,
+    benchmark_name,
+    find_step,
+    load_config,
+    parse_overrides,
+    resolve_data_root,
+    resolve_file,
+)
+from naclip.protocols import PROTOCOLS
+from tests.conftest import ROOT
+
+# The table of protocol `naclip`: data set, short side, prob_thd, class count.
+TABLE = {
+    'voc21': ('PascalVOCDataset', 336, 0.1, 21),
+    'voc20': ('PascalVOC20Dataset', 336, 0, 20),
+    'context60': ('PascalContext60Dataset', 336, 0.1, 60),
+    'context59': ('PascalContext59Dataset', 336, 0, 59),
+    'coco_object': ('COCOObjectDataset', 336, 0.1, 81),
+    'coco_stuff164k': ('COCOStuffDataset', 448, 0, 171),
+    'city_scapes': ('CityscapesDataset', 560, 0, 19),
+    'ade20k': ('ADE20KDataset', 336, 0, 150),
+}
+DATASET = dict(
+    data_root='data/VOCdevkit/VOC2012',
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    ann_file='val.txt',
+)
+
+
+def config_of(benchmark: str) -> Config:
+    return load_config(ROOT / f'configs/cfg_{benchmark}.py')
+
+
+@pytest.mark.parametrize('benchmark', TABLE)
+def test_configs_are_protocol_naclip(benchmark: str):
+    from naclip.vocabulary import read_vocabulary
+
+    config = config_of(benchmark)
+    dataset, short_side, prob_thd, classes = TABLE[benchmark]
+    assert config.test_dataloader.dataset.type == dataset
+    assert find_step(config, 'Resize').scale == (2048, short_side)
+    steps = [step.type for step in config.test_dataloader.dataset.pipeline]
+    assert steps.index('LoadAnnotations') > steps.index('Resize')
+    model = config.model
+    assert (model.prob_thd, model.logit_scale, model.gaussian_std, model.pamr_steps) == (prob_thd, 40, 5, 10)
+    assert (model.slide_crop, model.slide_stride, tuple(model.pamr_stride)) == (224, 112, (8, 16))
+    assert len(read_vocabulary(resolve_file(model.name_path))) == classes
+
+
+def test_protocol_naclip_v2_differs_in_three():
+    changed = {}
+    for benchmark in TABLE:
+        before, after = config_of(benchmark), config_of(benchmark)
+        apply_protocol(after, 'naclip_v2', benchmark)
+        if before.to_dict() != after.to_dict():
+            changed[benchmark] = (after.model.slide_crop, find_step(after, 'Resize').scale[1])
+    assert changed == {'voc21': (0, 336), 'voc20': (0, 336), 'coco_stuff164k': (224, 336)}
+
+
+def test_default_protocol_leaves_an_edited_config_alone():
+    config = config_of('voc21')
+    config.model.prob_thd = 0.3
+    apply_protocol(config, 'naclip', 'voc21')
+    assert config.model.prob_thd == 0.3
+
+
+def test_unknown_protocol_lists_the_known():
+    with pytest.raises(ValueError, match=', '.join(PROTOCOLS)):
+        apply_protocol(config_of('voc21'), 'other', 'voc21')
+
+
+def test_benchmark_is_named_after_its_config():
+    assert benchmark_name('configs/cfg_voc21.py') == 'voc21'
+    assert benchmark_name('/elsewhere/mine.py') == 'mine'
+
+
+def test_missing_config_lists_those_there_are(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r'configs/cfg_ade20k\.py'):
+        load_config(tmp_path / 'cfg_x.py')
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [('model = dict(', 'cannot be read'), ('model = dict()', 'test_dataloader, test_evaluator'),
+     ('model = dict()\ntest_dataloader = dict()\ntest_evaluator = dict()', 'name_path')],
+)  # fmt: skip
+def test_config_that_evaluates_nothing(content: str, expected: str, tmp_path: Path):
+    path = tmp_path / 'cfg.py'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=expected):
+        load_config(path)
+
+
+def test_overrides_are_read_as_mmengine_reads_them():
+    assert parse_overrides(['a.b=1', 'c=x=y', 'd=[1,2]']) == {'a.b': 1, 'c': 'x=y', 'd': [1, 2]}
+    assert parse_overrides([]) == {}
+
+
+def fill(folder: Path) -> Path:
+    for name in ('JPEGImages', 'SegmentationClass'):
+        (folder / name).mkdir(parents=True)
+    (folder / 'val.txt').write_text('')
+    return folder
+
+
+def test_data_root_own_folder_or_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = fill(tmp_path / 'layout/VOCdevkit/VOC2012')
+    assert resolve_data_root(DATASET, str(own), 'voc21') == str(own)
+    assert resolve_data_root(DATASET, str(tmp_path / 'layout'), 'voc21') == str(own)
+    monkeypatch.setenv('NACLIP_DATA_ROOT', str(tmp_path / 'layout'))
+    assert resolve_data_root(DATASET, None, 'voc21') == str(own)
+    monkeypatch.delenv('NACLIP_DATA_ROOT')
+    here = fill(tmp_path / 'here/data/VOCdevkit/VOC2012')
+    monkeypatch.chdir(tmp_path / 'here')
+    assert Path(resolve_data_root(DATASET, None, 'voc21')).resolve() == here
+    assert resolve_data_root(DATASET | {'data_root': str(own)}, None, 'voc21') == str(own)
+
+
+def test_missing_data_root_tells_benchmark_layout_and_option(tmp_path: Path):
+    with pytest.raises(FileNotFoundError) as info:
+        resolve_data_root(DATASET, str(tmp_path), 'voc21')
+    for part in (
+        'voc21',
+        str(tmp_path),
+        'JPEGImages',
+        'SegmentationClass',
+        'val.txt',
+        '--data-root',
+        'NACLIP_DATA_ROOT',
+    ):
+        assert part in str(info.value)

@@ -1,0 +1,82 @@
+"""The metric against a confusion matrix counted pixel by pixel."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmseg.evaluation import IoUMetric
+
+from naclip.metric import PixelCountIoUMetric
+
+CLASSES = ('a', 'b', 'c', 'd')
+
+
+def sample(pred: torch.Tensor, label: torch.Tensor) -> dict:
+    return {
+        'pred_sem_seg': {'data': pred[None]},
+        'gt_sem_seg': {'data': label[None]},
+        'seg_map_path': '/data/labels/7.png',
+    }
+
+
+@pytest.fixture
+def metric() -> PixelCountIoUMetric:
+    metric = PixelCountIoUMetric(iou_metrics=['mIoU'])
+    metric.dataset_meta = {'classes': CLASSES}
+    return metric
+
+
+def test_counts_and_scores_are_those_of_a_confusion_matrix(metric: PixelCountIoUMetric):
+    generator = torch.Generator().manual_seed(0)
+    confusion = np.zeros((4, 4), int)  # label, prediction
+    for size in ((5, 7), (9, 4), (1, 1)):
+        pred = torch.randint(0, 3, size, generator=generator)  # class d is never predicted
+        label = torch.randint(0, 3, size, generator=generator)  # nor labelled
+        label[torch.rand(size, generator=generator) < 0.2] = 255
+        metric.process({}, [sample(pred, label)])
+        for p, t in zip(pred.flatten().tolist(), label.flatten().tolist(), strict=True):
+            if t != 255:
+                confusion[t, p] += 1
+    scores = metric.evaluate(size=3)
+
+    hits, labelled, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    union = labelled + predicted - hits
+    assert metric.images == 3
+    assert list(metric.counts.intersect) == hits.tolist()
+    assert list(metric.counts.pred) == predicted.tolist()
+    assert list(metric.counts.label) == labelled.tolist()
+    assert list(metric.counts.union) == union.tolist()
+    expected = {
+        'mIoU': 100 * np.mean(hits[:3] / union[:3]),
+        'aAcc': 100 * hits.sum() / labelled.sum(),
+        'mAcc': 100 * np.mean(hits[:3] / labelled[:3]),
+    }
+    assert metric.counts.metrics() == pytest.approx(expected)
+    assert scores == pytest.approx(expected, abs=0.0051)
+    assert math.isnan(metric.counts.iou()[3])
+
+
+def test_counts_past_what_float32_can_count(metric: PixelCountIoUMetric):
+    many = torch.tensor([2.0**24, 0, 0, 0])
+    one = torch.tensor([1.0, 0, 0, 0])
+    metric.compute_metrics([(area,) * 4 for area in (many, one, one)])
+    assert metric.counts.label[0] == 2**24 + 2
+    assert float(sum([many, one, one])[0]) == 2**24  # what MMSegmentation's own sum makes of it
+
+
+def test_scores_equal_mmsegmentation(metric: PixelCountIoUMetric):
+    theirs = IoUMetric(iou_metrics=['mIoU'], prefix='theirs')
+    theirs.dataset_meta = metric.dataset_meta
+    generator = torch.Generator().manual_seed(1)
+    pred, label = torch.randint(0, 4, (2, 30, 40), generator=generator)
+    for each in (metric, theirs):
+        each.process({}, [sample(pred, label)])
+    expected = {key.removeprefix('theirs/'): value for key, value in theirs.evaluate(size=1).items()}
+    assert metric.evaluate(size=1) == pytest.approx(expected, abs=0.011)
+
+
+def test_label_outside_the_classes_names_the_file(metric: PixelCountIoUMetric):
+    label = torch.tensor([[0, 4, 200, 255]])
+    with pytest.raises(ValueError, match=r'/data/labels/7\.png has label values \[4, 200\], expected 0 to 3 or 255'):
+        metric.process({}, [sample(torch.zeros_like(label), label)])

@@ -1,0 +1,63 @@
+"""Results beside published numbers."""
+
+import json
+
+import pytest
+
+from clip.weights import RELEASES
+from naclip.published import FILE, published_miou
+
+
+def record(**changes) -> dict:
+    base = dict(
+        benchmark='context59',
+        method='naclip',
+        protocol='naclip',
+        changes={},
+        backbone='ViT-B/16',
+        settings={'limit': None},
+        sha256={'weights': RELEASES['ViT-B/16'].sha256},
+    )
+    return base | changes
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'protocol', 'expected'),
+    [
+        ('voc21', 'naclip', 62.36),
+        ('voc21', 'naclip_v2', 64.07),
+        ('coco_stuff164k', 'naclip_v2', 25.69),
+        ('ade20k', 'naclip', 19.05),
+    ],
+)
+def test_number_of_the_protocol(benchmark: str, protocol: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, protocol=protocol))
+    assert value == expected
+    assert 'NACLIP README' in note
+
+
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        ({'changes': {'gaussian_std': 3.0}}, 'gaussian_std 3.0'),
+        ({'sha256': {'weights': 'other'}, 'backbone': 'ViT-L/14'}, 'backbone ViT-L/14'),
+        ({'settings': {'limit': 10}}, 'the first 10 pictures'),
+    ],
+)
+def test_other_settings_are_said(changes: dict, expected: str):
+    value, note = published_miou(record(**changes))
+    assert value == 38.35
+    assert note == f'other settings: {expected}'
+
+
+@pytest.mark.parametrize(
+    'changes', [{'benchmark': 'shapes'}, {'method': 'kk/reduced'}, {'method': 'clip', 'benchmark': 'voc21'}]
+)
+def test_nothing_published(changes: dict):
+    assert published_miou(record(**changes)) == (None, 'not published')
+
+
+def test_means_of_the_published_rows():
+    methods = json.loads(FILE.read_text())['methods']
+    for name, mean in (('naclip', 41.87), ('naclip_v2', 42.46)):
+        assert sum(methods[name]['miou']) / 8 == pytest.approx(mean, abs=0.006)

@@ -1,0 +1,414 @@
+"""eval.py and the shell scripts around it, run on miniature data sets in the benchmarks' own layouts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as eval_script
+from tests.conftest import ROOT
+from tests.goldens.fake_datasets import BENCHMARKS as FAKE_FOLDERS
+from tests.goldens.fake_datasets import SIZES, write_benchmark
+
+FOLDERS = {
+    'voc21': 'voc',
+    'context60': 'context',
+    'coco_object': 'coco_object',
+    'voc20': 'voc',
+    'city_scapes': 'cityscapes',
+    'context59': 'context',
+    'ade20k': 'ade20k',
+    'coco_stuff164k': 'coco_stuff164k',
+}
+GOLDEN = json.loads((ROOT / 'tests/goldens/benchmarks_naclip.json').read_text())
+COUNTS = ('intersect', 'pred', 'label')
+Eval = Callable[..., tuple[int, dict | None]]
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a miniature of every data set."""
+    root = tmp_path_factory.mktemp('data')
+    for name in FAKE_FOLDERS:
+        write_benchmark(root, name)
+    return root
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep text embeddings between the tests, away from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, checkpoint_file: Path, data: Path) -> Eval:
+    """Runs eval.py's main on a benchmark; returns the exit code and results.json (None if there is none)."""
+
+    def run(benchmark: str, *options: str, data_root: str | None = None) -> tuple[int, dict | None]:
+        work_dir = tmp_path / 'work'
+        argv = ['--config', str(ROOT / f'configs/cfg_{benchmark}.py'), '--backbone', str(checkpoint_file)]
+        argv += ['--data-root', data_root or str(data / FOLDERS[benchmark]), '--work-dir', str(work_dir)]
+        argv += ['--device', 'cpu', *options]
+        if '--cfg-options' not in options:
+            argv += ['--cfg-options', 'test_dataloader.num_workers=0']
+        code = eval_script.main(argv)
+        results = work_dir / 'results.json'
+        return code, json.loads(results.read_text()) if results.exists() else None
+
+    return run
+
+
+@pytest.mark.parametrize('key', GOLDEN)
+def test_pixel_counts_are_those_of_the_published_implementation(key: str, evaluate: Eval):
+    benchmark, _, version = key.partition('@')
+    code, record = evaluate(benchmark, '--protocol', 'naclip_v2' if version else 'naclip')
+    assert code == 0
+    tolerance = 0.001 * min(h * w for h, w in SIZES)
+    for count in COUNTS:
+        ours = [row[count] for row in record['classes']]
+        np.testing.assert_allclose(ours, GOLDEN[key][count], rtol=0, atol=tolerance)
+    for metric, value in GOLDEN[key]['metrics'].items():
+        assert record['metrics'][metric] == pytest.approx(value, abs=0.05)
+
+
+def test_printed_numbers_and_results_file_agree(evaluate: Eval, capfd: pytest.CaptureFixture):
+    _, record = evaluate('voc21', '--std', '3', '--limit', '2')
+    captured = capfd.readouterr()
+    printed = captured.out + captured.err
+    scores = record['metrics']
+    assert f'mIoU {scores["mIoU"]:.2f}  aAcc {scores["aAcc"]:.2f}  mAcc {scores["mAcc"]:.2f}' in printed
+    rows = {
+        cells[1].strip(): cells[2:4] for cells in (line.split('|') for line in printed.splitlines()) if len(cells) == 5
+    }
+    assert len(record['classes']) == 21
+    for row in record['classes']:
+        for key, cell in zip(('iou', 'acc'), rows[row['name']], strict=True):
+            expected = float('nan') if row[key] is None else round(row[key], 2)
+            assert float(cell) == pytest.approx(expected, abs=0.011, nan_ok=True)
+
+
+def test_results_file_tells_everything(evaluate: Eval, checkpoint_file: Path):
+    from clip.weights import file_sha256
+
+    _, record = evaluate('voc20', '--attn', 'kk', '--arch', 'vanilla', '--pamr', 'off', '--limit', '1')
+    assert (record['benchmark'], record['method'], record['protocol'], record['images']) == (
+        'voc20',
+        'kk/vanilla',
+        'naclip',
+        1,
+    )
+    assert record['changes'] == {'attn_strategy': 'kk', 'arch': 'vanilla', 'pamr_steps': 0}
+    assert record['settings']['pamr_steps'] == 0
+    assert record['settings']['resize'] == [2048, 336]
+    assert record['sha256']['weights'] == file_sha256(checkpoint_file)
+    assert record['sha256']['vocabulary'] == file_sha256(ROOT / 'configs/cls_voc20.txt')
+    assert record['sha256']['templates'] == file_sha256(ROOT / 'prompts/imagenet.txt')
+    assert {'python', 'torch', 'numpy'} <= record['versions'].keys()
+    assert record['seconds']['per_image'] == pytest.approx(record['seconds']['total'])
+    assert record['device']['type'] == 'cpu'
+    for row in record['classes']:
+        assert row['union'] == row['pred'] + row['label'] - row['intersect']
+        assert row['iou'] == (pytest.approx(100 * row['intersect'] / row['union']) if row['union'] else None)
+
+
+def test_headline_states_the_run(evaluate: Eval, capsys: pytest.CaptureFixture):
+    evaluate('voc21', '--limit', '1', '--std', '2')
+    line = capsys.readouterr().out.splitlines()[0]
+    for part in (
+        'method naclip',
+        'protocol naclip changed by gaussian_std=2.0',
+        'stand-in.safetensors',
+        'cls_voc21.txt',
+    ):
+        assert part in line
+    assert 'device' in line
+
+
+def test_protocol_naclip_v2_reads_whole_pictures(evaluate: Eval):
+    _, first = evaluate('voc21', '--limit', '1')
+    _, second = evaluate('voc21', '--limit', '1', '--protocol', 'naclip_v2')
+    assert (first['settings']['slide_crop'], second['settings']['slide_crop']) == (224, 0)
+    assert second['changes'] == {}
+
+
+def test_show_dir_writes_panels_and_changes_nothing(evaluate: Eval, tmp_path: Path, data: Path):
+    _, without = evaluate('voc21')
+    code, record = evaluate('voc21', '--show-dir', str(tmp_path / 'show'))
+    assert code == 0
+    assert record['classes'] == without['classes']
+    panels = sorted((tmp_path / 'show').iterdir())
+    assert [panel.name for panel in panels] == ['000000.png', '000001.png', '000002.png']
+    for panel, (height, width) in zip(panels, SIZES, strict=True):
+        assert np.asarray(Image.open(panel)).shape == (height, 3 * width + 8, 3)
+    panel = np.asarray(Image.open(panels[0]))
+    picture = np.asarray(Image.open(data / 'voc/JPEGImages/000000.jpg'))
+    label = np.asarray(Image.open(data / 'voc/SegmentationClass/000000.png'))
+    width = picture.shape[1]
+    np.testing.assert_array_equal(panel[:, :width], picture)
+    np.testing.assert_array_equal(panel[:, width + 4 : 2 * width + 4][label == 2], [[0, 128, 0]] * (label == 2).sum())
+
+
+def test_data_root_option_variable_and_layout(
+    evaluate: Eval, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    layout = tmp_path / 'layout/VOCdevkit'
+    layout.mkdir(parents=True)
+    (layout / 'VOC2012').symlink_to(data / 'voc')
+    _, direct = evaluate('voc21', '--limit', '1')
+    _, nested = evaluate('voc21', '--limit', '1', data_root=str(tmp_path / 'layout'))
+    monkeypatch.setenv('NACLIP_DATA_ROOT', str(tmp_path / 'layout'))
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / 'configs/cfg_voc21.py')
+    argv = ['--config', config, '--backbone', direct['backbone'], '--limit', '1', '--device', 'cpu']
+    assert eval_script.main([*argv, '--cfg-options', 'test_dataloader.num_workers=0']) == 0
+    by_variable = json.loads((tmp_path / 'work_dirs/cfg_voc21/results.json').read_text())
+    assert direct['classes'] == nested['classes'] == by_variable['classes']
+
+
+def test_published_config_files_run_unchanged(evaluate: Eval, data: Path, tmp_path: Path, checkpoint_file: Path):
+    """The form of the config files of NACLIP's repository: their hooks, evaluator and data-set types."""
+    (tmp_path / 'base_config.py').write_text(
+        "model = dict(type='NACLIP', clip_path='ViT-B/16')\n"
+        "test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])\n"
+        "default_scope = 'mmseg'\n"
+        "env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),\n"
+        "               dist_cfg=dict(backend='nccl'))\n"
+        "vis_backends = [dict(type='LocalVisBackend')]\n"
+        "visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, alpha=1.0, name='visualizer')\n"
+        'log_processor = dict(by_epoch=False)\n'
+        "log_level = 'INFO'\nload_from = None\nresume = False\ntest_cfg = dict(type='TestLoop')\n"
+        "default_hooks = dict(timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=50),\n"
+        "    param_scheduler=dict(type='ParamSchedulerHook'), checkpoint=dict(type='CheckpointHook', interval=2000),\n"
+        "    sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))\n"
+    )
+    config = tmp_path / 'cfg_voc20.py'
+    config.write_text(
+        "_base_ = './base_config.py'\n"
+        f"model = dict(name_path='{ROOT}/configs/cls_voc20.txt', prob_thd=0.0, pamr_steps=10, pamr_stride=(8, 16))\n"
+        "dataset_type = 'PascalVOC20Dataset'\n"
+        f"data_root = '{data / 'voc'}'\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(2048, 336), keep_ratio=True),\n"
+        "                 dict(type='LoadAnnotations'), dict(type='PackSegInputs')]\n"
+        'test_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False,\n'
+        "    sampler=dict(type='DefaultSampler', shuffle=False),\n"
+        '    dataset=dict(type=dataset_type, data_root=data_root,\n'
+        "        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),\n"
+        "        ann_file='ImageSets/Segmentation/val.txt', pipeline=test_pipeline))\n"
+    )
+    work_dir = tmp_path / 'published'
+    argv = ['--config', str(config), '--backbone', str(checkpoint_file), '--work-dir', str(work_dir), '--device', 'cpu']
+    assert eval_script.main(argv) == 0
+    record = json.loads((work_dir / 'results.json').read_text())
+    assert [row['pred'] for row in record['classes']] == GOLDEN['voc20']['pred']
+
+
+# Bad input: one clear line, exit code not 0, no results file.
+
+
+@pytest.fixture
+def complaint(evaluate: Eval, capfd: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., str]:
+    """Runs eval.py on something bad; returns the line it complains with."""
+
+    def run(benchmark: str, *options: str, **kwargs) -> str:
+        capfd.readouterr()
+        try:
+            code, record = evaluate(benchmark, *options, **kwargs)
+        except SystemExit as stop:  # argparse
+            code, record = stop.code, None
+        errors = capfd.readouterr().err
+        lines = [line for line in errors.splitlines() if line.startswith(('eval.py', 'pytest', '__main__'))]
+        assert code not in (0, None)
+        assert record is None
+        assert 'Traceback' not in errors
+        assert len(lines) == 1, errors
+        assert errors.endswith(lines[0] + '\n')
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['--backbone', 'ViT-Z/99'], ['ViT-Z/99', 'ViT-B/16', 'shapes']),
+        (['--arch', 'wide'], ['wide', 'reduced', 'vanilla']),
+        (['--attn', 'qq'], ['qq', 'naclip', 'csa']),
+        (['--protocol', 'mine'], ['mine', 'naclip_v2']),
+        (['--device', 'tpu'], ['tpu', 'auto', 'cuda:INDEX']),
+        (['--std', '0'], ['0.0', '> 0']),
+        (['--std', '-1'], ['-1.0', '> 0']),
+        (['--limit', '0'], ['above 0']),
+        (['--pamr', 'maybe'], ['maybe', 'on', 'off']),
+        (['--data-root', '/nowhere'], ['voc21', '/nowhere', 'JPEGImages', 'Segmentation/val.txt', '--data-root']),
+        (['--config', 'configs/cfg_voc2012.py'], ['cfg_voc2012.py', 'configs/cfg_voc21.py']),
+        (['--cfg-options', 'model.prob_thd'], ['KEY=VALUE', 'model.prob_thd']),
+        (['--cfg-options', 'model.prob_thd=2'], ['prob_thd', '2', 'from 0 to 1']),
+        (['--cfg-options', 'model.slide_stride=300'], ['slide_stride 300', 'stride <= crop']),
+        (['--cfg-options', 'model.colour=red'], ['colour']),
+        (['--cfg-options', 'model.type=Segmenter9'], ['Segmenter9', 'NACLIP']),
+        (['--cfg-options', 'model.name_path=/no/cls.txt'], ['/no/cls.txt', 'does not exist']),
+        (['--cfg-options', 'test_dataloader.dataset.type=VOC2099'], ['VOC2099']),
+        (['--cfg-options', f'model.name_path={ROOT}/configs/cls_voc20.txt'], ['cls_voc20.txt', '20', '21']),
+    ],
+)  # fmt: skip
+def test_wrong_options(options: list[str], expected: list[str], complaint: Callable[..., str]):
+    line = complaint('voc21', *options)
+    for part in expected:
+        assert part in line
+
+
+def test_cuda_asked_for_without_one(complaint: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    assert '--device cpu' in complaint('voc21', '--device', 'cuda')
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [
+        (b'', 'empty'),
+        (b'\n\n', 'empty'),
+        (b'cat\n\ndog\n', 'line 2'),
+        (b'cat\n , \ndog\n', 'line 2'),
+        (b'\xff\xfe\x00c', 'UTF-8'),
+        (('cat\n' * 20 + 'very ' * 80 + 'long\n').encode(), 'tokens'),
+    ],
+)
+def test_wrong_vocabulary(content: bytes, expected: str, complaint: Callable[..., str], tmp_path: Path):
+    names = tmp_path / 'cls.txt'
+    names.write_bytes(content)
+    assert expected in complaint('voc21', '--cfg-options', f'model.name_path={names}')
+
+
+def test_wrong_checkpoints(complaint: Callable[..., str], checkpoint_file: Path, tmp_path: Path):
+    import torch
+
+    cut = tmp_path / 'cut.safetensors'
+    cut.write_bytes(checkpoint_file.read_bytes()[:100_000])
+    assert 'truncated' in complaint('voc21', '--backbone', str(cut))
+    torch.save({'visual.layer1.0.conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pt')
+    assert 'ResNet' in complaint('voc21', '--backbone', str(tmp_path / 'resnet.pt'))
+    torch.save({'fc.weight': torch.zeros(1)}, tmp_path / 'other.pt')
+    assert 'not a CLIP checkpoint' in complaint('voc21', '--backbone', str(tmp_path / 'other.pt'))
+
+
+@pytest.fixture
+def voc(data: Path, tmp_path: Path) -> Path:
+    """A copy of the miniature VOC that a test may damage."""
+    return Path(shutil.copytree(data / 'voc', tmp_path / 'voc'))
+
+
+def save_label(path: Path, value: int) -> None:
+    Image.fromarray(np.full((128, 97), value, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    ('file', 'damage', 'expected'),
+    [
+        ('JPEGImages/000001.jpg', lambda path: path.write_bytes(b'no picture'), 'cannot read'),
+        ('JPEGImages/000001.jpg', lambda path: path.write_bytes(path.read_bytes()[:3000]), 'cut short'),
+        ('SegmentationClass/000001.png', lambda path: path.write_bytes(b'no picture'), 'cannot read'),
+        ('SegmentationClass/000001.png', lambda path: path.write_bytes(path.read_bytes()[:300]), 'cut short'),
+        ('SegmentationClass/000001.png', lambda path: path.unlink(), 'missing'),
+        ('JPEGImages/000001.jpg', lambda path: path.unlink(), 'missing'),
+        ('SegmentationClass/000001.png', lambda path: save_label(path, 33), '[33]'),
+    ],
+)  # fmt: skip
+def test_damaged_data_names_the_file(
+    file: str, damage: Callable, expected: str, workers: int, complaint: Callable[..., str], voc: Path
+):
+    damage(voc / file)
+    options = ['--cfg-options', f'test_dataloader.num_workers={workers}']
+    line = complaint('voc21', *options, data_root=str(voc))
+    assert str(voc / file) in line
+    assert expected in line
+
+
+def test_empty_data_set(complaint: Callable[..., str], data: Path, tmp_path: Path):
+    for folder in ('images/validation', 'annotations/validation'):
+        (tmp_path / 'ade' / folder).mkdir(parents=True)
+    assert 'no *.jpg picture' in complaint('ade20k', data_root=str(tmp_path / 'ade'))
+
+
+# The command line as users type it.
+
+
+def run_script(*command: str, **environment: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_command_line_complains_in_one_line(tmp_path: Path):
+    run = run_script(sys.executable, 'eval.py', '--config', 'configs/nothing.py', '--work-dir', str(tmp_path / 'work'))
+    assert run.returncode == 1
+    assert run.stderr.startswith('eval.py: config configs/nothing.py does not exist')
+    assert run.stderr.count('\n') == 1
+    assert not (tmp_path / 'work').exists()
+    run = run_script(sys.executable, 'eval.py', '--confi')
+    assert run.returncode == 2
+    assert run.stderr.count('\n') == 1
+
+
+def test_two_processes_count_what_one_counts(evaluate: Eval, data: Path, checkpoint_file: Path, tmp_path: Path):
+    _, alone = evaluate('voc21')
+    options = ['--backbone', str(checkpoint_file), '--data-root', str(data / 'voc'), '--device', 'cpu']
+    work_dir = tmp_path / 'two'
+    command = ['bash', 'dist_test.sh', 'configs/cfg_voc21.py', *options, '--work-dir', str(work_dir)]
+    run = run_script(*command, GPUS='2', PORT='29517')
+    assert run.returncode == 0, run.stderr
+    two = json.loads((work_dir / 'results.json').read_text())
+    assert two['settings']['processes'] == 2
+    assert two['images'] == 3  # an odd number: the picture that fills up the second process is not counted
+    assert two['classes'] == alone['classes']
+
+
+@pytest.mark.slow
+def test_all_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: Path):
+    layout = {
+        'VOCdevkit/VOC2012': 'voc',
+        'VOCdevkit/VOC2010': 'context',
+        'ade/ADEChallengeData2016': 'ade20k',
+        'cityscapes': 'cityscapes',
+        'coco_stuff164k': 'coco_stuff164k',
+    }  # coco_object is missing
+    for place, name in layout.items():
+        (tmp_path / 'data' / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'data' / place).symlink_to(data / name)
+    log = tmp_path / 'logs/run.log'
+    options = ['--backbone', str(checkpoint_file), '--data-root', str(tmp_path / 'data'), '--limit', '1']
+    run = run_script(
+        'bash',
+        'test_all.sh',
+        'reduced',
+        'naclip',
+        '5',
+        'off',
+        'cpu',
+        str(log),
+        *options,
+        WORK_DIR=str(tmp_path / 'work'),
+    )
+    assert run.returncode == 1
+    assert run.stdout == log.read_text()
+    assert 'not evaluated: coco_object' in run.stdout
+    assert 'benchmark coco_object: no data in' in run.stdout
+    table = run.stdout[run.stdout.index('=== all') :].splitlines()[2:10]
+    assert [line.split()[0] for line in table] == list(FOLDERS)
+    for line in table:
+        name, images, miou, published, difference, *_ = line.split()
+        if name == 'coco_object':
+            assert (images, miou) == ('-', '-')
+        else:
+            record = json.loads((tmp_path / 'work' / name / 'results.json').read_text())
+            assert miou == f'{record["metrics"]["mIoU"]:.2f}'
+            assert float(difference) == pytest.approx(float(miou) - float(published), abs=0.011)
+    assert run_script('bash', 'test_all.sh', 'reduced').returncode == 2
