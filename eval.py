@@ -11,19 +11,13 @@ from collections.abc import Sequence
 
 from clip import available_models
 from naclip.attention import ATTENTION_FORMS
+from naclip.cli import OneLineParser, positive
 from naclip.methods import ARCHITECTURES
 from naclip.protocols import PROTOCOLS
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong option in one line."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f'{self.prog}: {message} (see --help)\n')
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(description=__doc__)
     add = parser.add_argument
     add('--config', required=True, help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
     add('--backbone', help=f'a checkpoint file, or one of {", ".join(available_models())}; default: the config')
@@ -50,12 +44,6 @@ def device(text: str) -> str:
     if text not in ('auto', 'cpu', 'cuda') and not (kind == 'cuda' and index.isdecimal()):
         raise argparse.ArgumentTypeError(f'unknown device {text!r}: choose from auto, cpu, cuda, cuda:INDEX')
     return text
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text!r}')
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

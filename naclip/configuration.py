@@ -110,15 +110,18 @@ def find_step(config: Config, kind: str) -> Mapping | None:
     return next((step for step in config.test_dataloader.dataset.pipeline if step.type == kind), None)
 
 
-def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> str:
+def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> str | None:
     """The folder of a data set: the --data-root option, else the environment variable, else the config's.
 
     The first two name the data set's own folder, or one that holds MMSegmentation's `data/...` layout. A relative
-    folder of the config is looked for here, then beside the configs.
+    folder of the config is looked for here, then beside the configs. None where the config has no data root: a data
+    set that brings its own.
 
     Raises:
         FileNotFoundError: the folder, or something the benchmark needs in it, is missing.
     """
+    if 'data_root' not in dataset and not option:
+        return None
     configured = Path(dataset.get('data_root') or '')
     root = option or os.environ.get(DATA_ROOT_VARIABLE)
     if root:

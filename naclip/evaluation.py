@@ -45,7 +45,7 @@ def evaluate(options: argparse.Namespace) -> dict:
 
     runner = QuietRunner.from_cfg(config)
     segmentor = getattr(runner.model, 'module', runner.model)
-    record = describe(config, options, benchmark, changes, segmentor)
+    record = describe(config, options, benchmark, changes, segmentor, dataset)
     if is_main_process():
         print(headline(record), flush=True)
     progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
@@ -133,11 +133,17 @@ def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
     return dataset
 
 
-def describe(config: Config, options: argparse.Namespace, benchmark: str, changes: dict, segmentor: NACLIP) -> dict:
+def describe(
+    config: Config,
+    options: argparse.Namespace,
+    benchmark: str,
+    changes: dict,
+    segmentor: NACLIP,
+    dataset: BaseSegDataset,
+) -> dict:
     """Everything about a run that its numbers may depend on."""
     pipeline, net = segmentor.pipeline, segmentor.pipeline.net
     resize = configuration.find_step(config, 'Resize')
-    dataset = config.test_dataloader.dataset
     return {
         'benchmark': benchmark,
         'method': method_name(pipeline.method),
@@ -151,7 +157,7 @@ def describe(config: Config, options: argparse.Namespace, benchmark: str, change
             **asdict(pipeline.settings),
             'resize': list(resize.scale) if resize else None,
             'dtype': str(net.dtype).removeprefix('torch.'),
-            'dataset': dataset.type,
+            'dataset': type(dataset).__name__,
             'data_root': os.path.abspath(dataset.data_root),
             'limit': options.limit,
             'config': str(options.config),
