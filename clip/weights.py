@@ -99,27 +99,25 @@ def download(release: Release, root: Path) -> Path:
         ValueError: what arrived, or what lies there, is not the published file.
     """
     path = root / release.file_name
-    if path.is_file():
-        return path
-    root.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
-    with FileLock(path.with_name(path.name + '.lock')):
-        if path.is_file():  # another process fetched it while we waited
-            return path
-        try:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(path.name + '.lock')):
+            if path.is_file():  # here before, or another process fetched it while we waited
+                return path
             _fetch(release.url, part)
-        except (OSError, http.client.HTTPException) as error:
-            raise ConnectionError(
-                f'cannot download {release.url} ({error}); fetch that file by other means and put it at {path}'
-            ) from error
-        got = file_sha256(part)
-        if got != release.sha256:
+            got = file_sha256(part)
+            if got == release.sha256:
+                os.replace(part, path)
+                return path
             part.unlink()
-            raise ValueError(
-                f'the download of {release.url} has SHA-256 {got}, expected {release.sha256}; it was removed, try again'
-            )
-        os.replace(part, path)
-    return path
+    except (OSError, http.client.HTTPException) as error:
+        raise ConnectionError(
+            f'cannot download {release.url} ({error}); fetch that file by other means and put it at {path}'
+        ) from error
+    raise ValueError(
+        f'the download of {release.url} has SHA-256 {got}, expected {release.sha256}; it was removed, try again'
+    )
 
 
 def _fetch(url: str, part: Path) -> None:
@@ -154,17 +152,23 @@ def file_sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None) -> Checkpoint:
     """Read a TorchScript archive, a torch.save'd state dict or a safetensors file.
 
     Pickles are read with `weights_only`, so a file cannot run code. A state dict may be wrapped in a dict under
     'state_dict' or 'model'.
 
     Raises:
-        ValueError: the file is truncated, damaged, of another format, or holds no state dict.
+        ValueError: the file is not the expected one, is truncated, damaged, of another format, or holds no state
+            dict.
     """
     path = Path(path)
     sha256 = file_sha256(path)
+    if sha256 != (expected_sha256 or sha256):
+        raise ValueError(
+            f'{path} is not the published file: its SHA-256 is {sha256}, expected {expected_sha256}; '
+            'remove it to have it downloaded again'
+        )
     read = _reader(path)
     try:
         content, metadata = read(path)

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser, positive
+from naclip.files import written_whole
 
 SPLITS = ('val2017', 'train2017')
 LABEL_FOLDERS = ('annotations', 'stuffthingmaps')
@@ -84,18 +85,6 @@ def read_raw_label(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if unknown.size:
         raise InputError(f'{path} holds id {unknown[0]}, but raw labels hold only 0-181 and 255: {RAW_LABELS}')
     return label, ids
-
-
-@contextlib.contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside the target that takes the target's name only when all went well."""
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def remove_leftovers(folder: Path, suffix: str) -> None:

@@ -31,7 +31,7 @@ class Term(NamedTuple):
 AttentionForm = Callable[[Tensor, Tensor, Tensor, Grid, float], list[Term]]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)  # large grids have large biases
 def gaussian_bias(grid: Grid, std: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The neighbourhood bias ω (N, N): exp(-dist² / 2σ²) between patches, 0 wherever CLS is involved.
 
@@ -42,11 +42,12 @@ def gaussian_bias(grid: Grid, std: float, device: torch.device, dtype: torch.dty
     """
     if not std > 0:
         raise ValueError(f'the standard deviation of the Gaussian (gaussian_std, --std) is {std}, expected > 0')
-    h, w = grid
-    rows = torch.arange(h, dtype=torch.float32).repeat_interleave(w)
-    columns = torch.arange(w, dtype=torch.float32).repeat(h)
-    squared_distance = (rows[:, None] - rows).square() + (columns[:, None] - columns).square()
-    return F.pad(torch.exp(-squared_distance / (2 * std**2)), (1, 0, 1, 0)).to(device, dtype)
+    with torch.inference_mode(False):  # what is cached must serve everybody
+        h, w = grid
+        rows = torch.arange(h, dtype=torch.float32).repeat_interleave(w)
+        columns = torch.arange(w, dtype=torch.float32).repeat(h)
+        squared_distance = (rows[:, None] - rows).square() + (columns[:, None] - columns).square()
+        return F.pad(torch.exp(-squared_distance / (2 * std**2)), (1, 0, 1, 0)).to(device, dtype)
 
 
 def naclip(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:

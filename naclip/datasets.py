@@ -8,6 +8,9 @@ from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalContextDatase
 from mmseg.datasets.pascal_context import PascalContextDataset59
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from naclip import shapes
+from naclip.text import default_cache_dir
+
 # The published configs' names for classes that MMSegmentation has.
 DATASETS.register_module(name='PascalContext60Dataset', module=PascalContextDataset)
 DATASETS.register_module(name='PascalContext59Dataset', module=PascalContextDataset59)
@@ -34,6 +37,17 @@ class COCOObjectDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '_instanceTrainIds.png', **kwargs):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+
+@DATASETS.register_module()
+class ShapesDataset(BaseSegDataset):
+    """The embedded benchmark: generated pictures, made in a cache folder on first use."""
+
+    METAINFO: ClassVar[dict] = dict(classes=shapes.CLASSES, palette=[list(colour) for colour in shapes.PALETTE])
+
+    def __init__(self, data_root: str | None = None, img_suffix: str = '.png', seg_map_suffix: str = '.png', **kwargs):
+        root = data_root or str(shapes.ensure_dataset(default_cache_dir()))
+        super().__init__(data_root=root, img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
 @TRANSFORMS.register_module()

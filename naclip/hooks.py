@@ -81,7 +81,8 @@ class SideBySideHook(Hook):
         for sample in outputs:
             labels = (sample.gt_sem_seg.data, sample.pred_sem_seg.data)
             maps = [self._colours[label.squeeze().cpu().numpy()] for label in labels]
-            picture = np.asarray(Image.open(sample.img_path).convert('RGB'))
+            with Image.open(sample.img_path) as file:
+                picture = np.asarray(file.convert('RGB'))
             gap = np.full((len(picture), self.GAP, 3), 255, np.uint8)
             panel = np.concatenate([picture, gap, maps[0], gap, maps[1]], axis=1)
             Image.fromarray(panel).save(self.out_dir / f'{Path(sample.img_path).stem}.png')

@@ -12,7 +12,7 @@ from torch import Tensor
 
 STEPS = 10
 DILATIONS = (8, 16)
-SCRATCH_BYTES = 4 << 20  # of one group of maps; groups this small stay in a CPU's cache through all steps
+SCRATCH_BYTES = 8 << 20  # for a group of maps; groups this small stay in a CPU's cache through all steps
 
 
 def pamr(
@@ -46,12 +46,21 @@ def pamr_(
     if steps < 0 or not dilations or min(dilations) < 1:
         raise ValueError(f'PAMR needs steps >= 0 and dilations >= 1, got steps {steps}, dilations {tuple(dilations)}')
     weights = affinity(image.float(), dilations)  # (B, P, H, W)
-    bytes_per_map = 4 * 3 * maps[:, :1].numel()  # a map, its padded copy and its successor
-    for group in maps.split(max(scratch_bytes // bytes_per_map, 1), dim=1):
-        x = group
+    reach = max(dilations)
+    padded_size = (maps.shape[-2] + 2 * reach, maps.shape[-1] + 2 * reach)
+    group = max(scratch_bytes // (2 * 4 * len(maps) * padded_size[0] * padded_size[1]), 1)
+    scratch = maps.new_empty(2, len(maps), min(group, maps.shape[1]), *padded_size)  # a step's input and output
+    for part in maps.split(group, dim=1):
+        x, y = scratch[:, :, : part.shape[1]]  # (B, m, H + 2 reach, W + 2 reach)
+        _inside(x, reach).copy_(part)
         for _ in range(steps):
-            x = _step(x, weights, dilations)
-        group.copy_(x)
+            _replicate_border(x, reach)
+            result = _inside(y, reach)
+            for i, neighbour in enumerate(_neighbours(x, reach, dilations)):
+                weight = weights[:, i : i + 1]
+                torch.mul(neighbour, weight, out=result) if i == 0 else result.addcmul_(neighbour, weight)
+            x, y = y, x
+        part.copy_(_inside(x, reach))
     return maps
 
 
@@ -62,33 +71,44 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
     deviation over the 3x3 neighbourhoods, centre included, of all dilations together; softmax over P.
     """
     values = 9 * len(dilations)
+    reach = max(dilations)
+    padded = F.pad(image, (reach, reach, reach, reach), mode='replicate')
     mean = len(dilations) * image
-    for neighbour in _neighbours(image, dilations):
+    for neighbour in _neighbours(padded, reach, dilations):
         mean = mean + neighbour
     mean = mean / values
     variance = len(dilations) * (image - mean).square()
-    for neighbour in _neighbours(image, dilations):
+    for neighbour in _neighbours(padded, reach, dilations):
         variance = variance + (neighbour - mean).square()
     scale = 1e-8 + 0.1 * (variance / (values - 1)).sqrt()
-    affinities = [-((image - n).abs() / scale).mean(dim=1) for n in _neighbours(image, dilations)]
-    return torch.softmax(torch.stack(affinities, dim=1), dim=1)
+    batch, _, height, width = image.shape
+    result = image.new_empty(batch, 8 * len(dilations), height, width)
+    for i, neighbour in enumerate(_neighbours(padded, reach, dilations)):
+        result[:, i] = -((image - neighbour).abs() / scale).mean(dim=1)
+    return torch.softmax(result, dim=1, out=result)
 
 
-def _step(x: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Each map becomes the weighted sum of its neighbours: (B, m, H, W) -> same."""
-    result = torch.zeros_like(x)
-    for i, neighbour in enumerate(_neighbours(x, dilations)):
-        result.addcmul_(neighbour, weights[:, i : i + 1])
-    return result
+def _neighbours(padded: Tensor, reach: int, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """Views of the P neighbours of every pixel, dilation by dilation, row by row: each (B, M, H, W).
 
-
-def _neighbours(x: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """The P neighbours of every pixel, replicate-padded: views of (B, M, H, W), dilation by dilation, row by row."""
-    height, width = x.shape[-2:]
-    reach = max(dilations)
-    padded = F.pad(x, (reach, reach, reach, reach), mode='replicate')
+    `padded` (B, M, H + 2 reach, W + 2 reach) has a border as wide as the largest dilation.
+    """
+    height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
     for dilation in dilations:
         for dy in (-dilation, 0, dilation):
             for dx in (-dilation, 0, dilation):
                 if dy or dx:
                     yield padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+
+
+def _inside(padded: Tensor, reach: int) -> Tensor:
+    """What the border encloses."""
+    return padded[..., reach:-reach, reach:-reach]
+
+
+def _replicate_border(padded: Tensor, reach: int) -> None:
+    """Fill the border with the nearest pixels inside, in place."""
+    padded[..., :reach, :] = padded[..., reach : reach + 1, :]
+    padded[..., -reach:, :] = padded[..., -reach - 1 : -reach, :]
+    padded[..., :reach] = padded[..., reach : reach + 1]
+    padded[..., -reach:] = padded[..., -reach - 1 : -reach]

@@ -3,6 +3,7 @@
 Shapes: B pictures; H, W pixels; h, w patch grid; Q names; K classes; C joint width.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,11 +41,14 @@ class Settings:
             raise ValueError(
                 f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
             )
-        if not self.logit_scale > 0:
+        if not 0 < self.logit_scale < math.inf:
             raise ValueError(f'logit_scale is {self.logit_scale}, expected > 0')
         for name in ('prob_thd', 'area_thd'):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise ValueError(f'{name} is {getattr(self, name)}, expected a number from 0 to 1')
+            value = getattr(self, name)
+            if value is None and name == 'area_thd':
+                continue
+            if value is None or not 0 <= value <= 1:
+                raise ValueError(f'{name} is {value}, expected a number from 0 to 1')
 
 
 class Pipeline(nn.Module):

@@ -5,13 +5,14 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from naclip.files import written_whole
 
 PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors')
 OPENMMLAB = ('mmengine', 'mmcv', 'mmsegmentation')  # each also as a fork, 'onedl-...'
@@ -63,11 +64,8 @@ def write_results(path: str | os.PathLike, record: Mapping) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-    with os.fdopen(descriptor, 'w', encoding='utf-8') as file:
-        file.write(text + '\n')
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text + '\n', encoding='utf-8')
 
 
 def _without_nan(value):

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from clip import tokenize
 from clip.model import CLIP
+from naclip.files import written_whole
 
 DEFAULT_TEMPLATES = Path(__file__).parents[1] / 'prompts' / 'imagenet.txt'
 CACHE_LAYOUT = 1  # goes into the key: raise it when the same inputs would give other embeddings
@@ -103,16 +103,16 @@ def default_cache_dir() -> Path:
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """The embeddings in a cache file; None where there is none, or a damaged one."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         embeddings = load_file(path)['embeddings']
         if embeddings.shape == shape and bool((embeddings.norm(dim=-1) - 1).abs().max() < 1e-3):
             return embeddings
         reason = 'unexpected content'
     except (SafetensorError, KeyError, OSError) as error:
         reason = error
-    logger.warning('computing the text embeddings anew: the cache file %s is damaged (%s)', path, reason)
+    logger.warning('computing the text embeddings anew: the cache file %s is not usable (%s)', path, reason)
     return None
 
 
@@ -120,13 +120,7 @@ def _write_cached(path: Path, embeddings: Tensor) -> None:
     """Write a cache file so that it is there whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-        os.close(descriptor)
-        try:
+        with written_whole(path) as temporary:
             save_file({'embeddings': embeddings.cpu()}, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
     except OSError as error:
         logger.warning('the text embeddings are not cached: cannot write %s (%s)', path, error)

@@ -46,10 +46,10 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
     if not path.is_file():
         raise FileNotFoundError(f'class-name file {path} does not exist; name_path must point to a text file')
     try:
-        lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines()
+        lines = path.read_text(encoding='utf-8-sig').rstrip().split('\n')
     except UnicodeDecodeError as error:
         raise ValueError(f'class-name file {path} is not UTF-8 text ({error}); save it as UTF-8') from None
-    if not lines:
+    if lines == ['']:
         raise ValueError(f'class-name file {path} is empty; expected one class a line, synonyms separated by commas')
     classes = []
     for number, line in enumerate(lines, 1):

@@ -31,6 +31,9 @@ TOWER = dict(
 hypothesis.settings.register_profile('naclip', deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile('naclip')
 
+# The tensors are small. Threads that wait for each other triple the time where other processes want the cores, too.
+torch.set_num_threads(1)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker('cuda') and not torch.cuda.is_available():

@@ -35,7 +35,7 @@ def test_published_types(
     kind: str, folder: str, rest: dict, classes: int, first: str, last: str, reduce: bool, tmp_path: Path
 ):
     root = write_benchmark(tmp_path, folder)
-    pipeline = [dict(type='LoadAnnotations')]
+    pipeline = [dict(type='mmseg.LoadAnnotations')]
     dataset = DATASETS.build(dict(type=kind, data_root=str(root), pipeline=pipeline, test_mode=True, **rest))
     names = dataset.metainfo['classes']
     assert (len(names), names[0], names[-1]) == (classes, first, last)

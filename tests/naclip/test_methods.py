@@ -1,0 +1,64 @@
+"""Methods: names to parts, and what is refused."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from naclip import attention, methods
+from naclip.methods import METHODS, Method
+
+
+@pytest.mark.parametrize('attn', ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla'])
+@pytest.mark.parametrize('arch', ['reduced', 'vanilla'])
+def test_named(attn, arch):
+    method = Method.named(attn, arch, 2.5)
+    assert method.attention is getattr(attention, attn)
+    assert method.architecture is getattr(methods, arch)
+    assert method.gaussian_std == 2.5
+
+
+def test_std_defaults_to_five():
+    assert Method.named('naclip', 'reduced').gaussian_std == 5.0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('clip', 'reduced'), "attention .*'clip': choose from naclip, nonly, gav, kk, csa, vanilla"),
+        (('naclip', 'naclip'), "architecture .*'naclip': choose from reduced, vanilla"),
+        (('naclip', 'reduced', 0), 'gaussian_std is 0, expected a number > 0'),
+        (('naclip', 'reduced', -5.0), 'gaussian_std is -5.0'),
+        (('naclip', 'reduced', float('nan')), 'gaussian_std is nan'),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Method.named(*arguments)
+
+
+def test_published_methods():
+    assert METHODS['naclip'] == Method.named('naclip', 'reduced', 5.0)
+    assert METHODS['sclip'] == Method.named('csa', 'vanilla')
+    assert METHODS['clip'] == Method.named('vanilla', 'vanilla')
+
+
+def test_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        METHODS['naclip'].gaussian_std = 1.0
+
+
+@torch.no_grad()
+def test_architectures(model, state_dict):
+    """reduced: y. vanilla: z + mlp(ln_2(z)) with z = x + y."""
+    block = model.visual.transformer.resblocks[-1]
+    weights = {k.removeprefix('visual.transformer.resblocks.2.'): v for k, v in state_dict.items()}
+    x, y = torch.randn(2, 1, 7, 128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(methods.reduced(block, x, y), y)
+    z = x + y
+    t = F.layer_norm(z, (128,), weights['ln_2.weight'], weights['ln_2.bias'])
+    t = t @ weights['mlp.c_fc.weight'].T + weights['mlp.c_fc.bias']
+    t = t * torch.sigmoid(1.702 * t)
+    expected = z + t @ weights['mlp.c_proj.weight'].T + weights['mlp.c_proj.bias']
+    torch.testing.assert_close(methods.vanilla(block, x, y), expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,231 @@
+"""Train the tiny CLIP of the embedded benchmark on generated pictures and captions: clip/shapes.safetensors.
+
+The loss is CLIP's symmetric InfoNCE between pictures and captions; no label map is used. What favours dense reading:
+in half of the steps the last block is trained without residual and FFN, and in half of the steps patches cannot
+attend to CLS before the last block. A caption that happens to be true of another picture in the batch is no negative
+for it.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import RandomState
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from clip import CONTEXT_LENGTH, MEAN, STD, tokenize
+from clip.model import CLIP, ResidualAttentionBlock, VisionTransformer
+from clip.tokenizer import default_tokenizer
+from clip.weights import BUNDLED
+from naclip import shapes
+from naclip.cli import OneLineParser, positive
+from naclip.files import written_whole
+from naclip.methods import METHODS
+from naclip.pipeline import Pipeline, Settings
+from naclip.results import PixelCounts
+from naclip.text import read_templates, text_embeddings
+from naclip.vocabulary import Vocabulary
+
+SIZES = dict(
+    embed_dim=64,
+    image_resolution=shapes.TRAIN_SIDE,
+    vision_layers=4,
+    vision_width=128,
+    vision_patch_size=8,
+    context_length=CONTEXT_LENGTH,
+    transformer_width=64,
+    transformer_layers=2,
+)
+DEVELOPMENT_SEED, DEVELOPMENT_COUNT = 555, 60  # pictures to watch progress on; the benchmark's own seed is another
+POOL_CHUNK = 250  # pictures drawn with one seed
+WARM_UP, MAX_LOGIT_SCALE, EMA_DECAY = 100, 50, 0.998
+
+
+def draw_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 (n, side, side, 3), and which classes are in each, bool (n, K)."""
+    rng = RandomState(seed)
+    pictures, labels = zip(*(shapes.draw(rng) for _ in range(POOL_CHUNK)), strict=True)
+    return np.stack(pictures), np.stack([shapes.classes_present(label) for label in labels])
+
+
+def draw_pool(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw_chunk`, for at least `count` pictures, on all cores."""
+    seeds = [1_000_000 * (seed + 1) + i for i in range(math.ceil(count / POOL_CHUNK))]
+    with ProcessPoolExecutor() as executor:
+        chunks = list(tqdm(executor.map(draw_chunk, seeds), total=len(seeds), desc='drawing pictures', unit='chunk'))
+    return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+
+def normalise(pictures: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (n, h, w, 3) -> CLIP's input (n, 3, h, w)."""
+    images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2) / 255
+    return (images - images.new_tensor(MEAN)[:, None, None]) / images.new_tensor(STD)[:, None, None]
+
+
+def initialise(model: CLIP) -> Tensor:
+    """CLIP's initialisation; rows of tokens that no caption can have become zero. Returns those rows' mask (V, 1)."""
+    for transformer in (model.visual.transformer, model.transformer):
+        depth = len(transformer.resblocks)
+        for block in transformer.resblocks:
+            width = block.attn.out_proj.in_features
+            torch.nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            torch.nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
+            torch.nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            torch.nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
+    torch.nn.init.normal_(model.token_embedding.weight, std=0.02)
+    words = [f'{name}, {name} and {name}' for name in shapes.CLASSES]
+    seen = tokenize([template.replace('{}', word) for template in read_templates() for word in words]).unique()
+    mask = torch.zeros(len(model.token_embedding.weight), 1)
+    mask[seen] = 1
+    model.token_embedding.weight.data.mul_(mask)
+    return mask
+
+
+def image_features(visual: VisionTransformer, images: Tensor, reduced: bool, hide_cls: bool) -> Tensor:
+    """Unit features of pictures (B, C), read at CLS.
+
+    `reduced`: the last block's attention alone, without residual and FFN. `hide_cls`: patches cannot attend to CLS
+    before the last block, so what they know they have from each other.
+    """
+    x, _ = visual.embed(images)  # (B, N, D)
+    mask = None
+    if hide_cls:
+        mask = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+        mask[1:, 0] = -torch.inf
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        x = block(x, mask)
+    cls = attend_from_cls(last, x) if reduced else last(x)[:, 0]  # (B, D)
+    return F.normalize(visual.project(cls), dim=-1)
+
+
+def attend_from_cls(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """The attention output of a block at CLS: (B, N, D) -> (B, D)."""
+    q, k, v = block.attn.qkv(block.ln_1(x))
+    return block.attn.merge(F.scaled_dot_product_attention(q[:, :, :1], k, v))[:, 0]
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, also_true: Tensor) -> Tensor:
+    """Symmetric InfoNCE of unit features (B, C); pairs `also_true` (B, B) off the diagonal are left out."""
+    logits = scale * image @ text.T
+    others = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(also_true.to(logits.device) & others, -torch.inf)
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train(model: CLIP, mask: Tensor, options: argparse.Namespace, device: torch.device) -> CLIP:
+    """Train `model`; returns the moving average of its weights."""
+    pictures, present = draw_pool(options.pool, options.seed)
+    templates = read_templates()
+    rng = RandomState(options.seed)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY), device=device
+    )
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [dict(params=matrices, weight_decay=0.05), dict(params=others, weight_decay=0.0)],
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / options.steps)) / 2,
+    )
+    with tqdm(range(options.steps), desc='training', unit='step') as steps:
+        for step in steps:
+            batch = rng.randint(0, len(pictures), options.batch)
+            captions, named = zip(*(shapes.caption(rng, present[i], templates) for i in batch), strict=True)
+            text = F.normalize(model.encode_text(tokenize(list(captions)).to(device)), dim=-1)
+            reduced, hide_cls = rng.randint(0, 2, 2)
+            image = image_features(model.visual, normalise(pictures[batch], device), reduced, hide_cls)
+            loss = contrastive_loss(
+                image, text, model.logit_scale.exp(), true_captions(present[batch], np.stack(named))
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+                model.token_embedding.weight.mul_(mask)
+            average.update_parameters(model)
+            steps.set_postfix(loss=f'{loss.item():.2f}', refresh=False)
+            if options.watch and (step + 1) % options.watch == 0:
+                report(average.module, step + 1)
+    return average.module
+
+
+def true_captions(present: np.ndarray, named: np.ndarray) -> Tensor:
+    """Whether caption j is true of picture i, as all it names (B, K) is present (B, K): bool (B, B)."""
+    missing = named[None] & ~present[:, None]  # (pictures, captions, K)
+    return torch.from_numpy(~missing.any(axis=-1))
+
+
+@torch.no_grad()
+def report(model: CLIP, step: int) -> None:
+    """Print the mIoU of NACLIP and of CLIP's own last block on development pictures."""
+    vocabulary = Vocabulary(tuple((name,) for name in shapes.CLASSES))
+    queries = text_embeddings(model, vocabulary.names, read_templates(), progress=False)
+    scores = {}
+    for name in ('naclip', 'clip'):
+        settings = Settings(slide_crop=shapes.TRAIN_SIDE, slide_stride=shapes.TRAIN_SIDE // 2)
+        pipeline = Pipeline(model, METHODS[name], vocabulary, queries, settings)
+        confusion = np.zeros((len(vocabulary), len(vocabulary)), int)  # label, prediction
+        rng = RandomState(DEVELOPMENT_SEED)
+        for _ in range(DEVELOPMENT_COUNT):
+            picture, label = shapes.draw(rng, shapes.VAL_SIZE)
+            predicted, _ = pipeline(normalise(picture[None], model.device), label.shape)
+            np.add.at(confusion, (label, predicted[0, 0].cpu().numpy()), 1)
+        hits, labelled, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        counts = PixelCounts(hits, labelled + predicted - hits, predicted, labelled)
+        scores[name] = counts.metrics()['mIoU']
+    tqdm.write(f'step {step}: mIoU ' + ', '.join(f'{name} {score:.1f}' for name, score in scores.items()))
+
+
+def save(model: CLIP, path: Path, options: argparse.Namespace) -> None:
+    """Write float16 weights under OpenAI's names; the file appears whole."""
+    metadata = dict(
+        known_words=json.dumps(sorted({word for name in shapes.CLASSES for word in name.split()})),
+        training=json.dumps(dict(seed=options.seed, steps=options.steps, batch=options.batch, pool=options.pool)),
+    )
+    tensors = {name: tensor.half().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = OneLineParser(description='Train the tiny CLIP of the embedded benchmark.')
+    add = parser.add_argument
+    add('--seed', type=int, default=0, help='of weights, pictures and captions; default: %(default)s')
+    add('--steps', type=positive, default=4000, help='default: %(default)s')
+    add('--batch', type=positive, default=128, help='pairs a step; default: %(default)s')
+    add('--pool', type=positive, default=20_000, help='different pictures; default: %(default)s')
+    add('--learning-rate', type=float, default=1e-3, help='at its peak; default: %(default)s')
+    add('--watch', type=int, default=500, help='steps between reports on development pictures, 0: none')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
+    add('--out', type=Path, default=BUNDLED['shapes'], help='default: %(default)s')
+    options = parser.parse_args(argv)
+
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    model = CLIP(**SIZES, vocab_size=len(default_tokenizer().ids))
+    mask = initialise(model)
+    save(train(model.to(device), mask.to(device), options, device), options.out, options)
+
+
+if __name__ == '__main__':
+    main()
