@@ -16,7 +16,7 @@ from naclip.dense import patch_features
 from naclip.methods import Method
 from naclip.pamr import DILATIONS, pamr_
 from naclip.vocabulary import Vocabulary
-from naclip.windows import sliding_logits, window_boxes
+from naclip.windows import Window, look_through, merge_windows, window_boxes
 
 
 @dataclass(frozen=True)
@@ -74,31 +74,47 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def similarity(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> cosines of patches and names (B, Q, h, w), float32."""
-        return torch.einsum('bhwc,qc->bqhw', self.patch_features(images).float(), self.query_features)
+        return self.compare(self.patch_features(images))
+
+    def compare(self, features: Tensor) -> Tensor:
+        """Unit vectors of patches (B, h, w, C) -> their cosines with the names (B, Q, h, w), float32."""
+        return torch.einsum('bhwc,qc->bqhw', features.float(), self.query_features)
+
+    def logits(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Cosines per pixel, averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W)."""
+        return self.merge(self.look(images), images.shape[-2:], size)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> cosines per pixel, averaged over the windows (B, Q, H, W)."""
-        boxes = window_boxes(images.shape[-2:], self.settings.slide_crop, self.settings.slide_stride)
-        return sliding_logits(images, boxes, self.similarity)
+    def look(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> cosines of all windows' patches, side by side (B, Q, R*h, C*w)."""
+        return look_through(images, self._boxes(images.shape[-2:]), self.similarity)
+
+    def merge(self, seen: Tensor, size: tuple[int, int], target: tuple[int, int] | None = None) -> Tensor:
+        """What `look` saw of pictures of `size` (H, W) -> cosines per pixel (B, Q, *target)."""
+        return merge_windows(seen, self._boxes(size), size, target)
+
+    def _boxes(self, size: tuple[int, int]) -> list[Window]:
+        return window_boxes(size, self.settings.slide_crop, self.settings.slide_stride)
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, Q, H, W) of pictures (B, 3, H, W) -> class probabilities at `size` (B, K, *size)."""
-        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+    def probabilities_(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Class probabilities at the logits' size: (B, 3, H, W), (B, Q, *size) -> (B, K, *size).
+
+        Works in place: `logits` are overwritten.
+        """
         if self.settings.pamr_steps:
-            images = F.interpolate(images, size, mode='bilinear', align_corners=False)
+            images = F.interpolate(images, logits.shape[-2:], mode='bilinear', align_corners=False)
             pamr_(images, logits, self.settings.pamr_steps, self.settings.pamr_stride)
         probabilities = class_probabilities(logits, self.vocabulary.query_idx, self.settings.logit_scale)
         if self.settings.area_thd is not None:
             probabilities = suppress_small_classes(probabilities, self.settings.area_thd)
         return probabilities
 
-    def label(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """As `probabilities`, and the labels (B, 1, *size) that follow: labels, probabilities."""
-        probabilities = self.probabilities(images, logits, size)
-        return decide(probabilities, self.settings.prob_thd), probabilities
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """Class probabilities (B, K, H, W) -> labels (B, 1, H, W)."""
+        return decide(probabilities, self.settings.prob_thd)
 
     def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
-        return self.label(images, self.logits(images), size)
+        probabilities = self.probabilities_(images, self.logits(images, size))
+        return self.decide(probabilities), probabilities

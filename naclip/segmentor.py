@@ -111,9 +111,11 @@ class NACLIP(BaseSegmentor):
         """
         if data_samples is None:
             data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
-        logits = self.encode_decode(inputs)
+        seen = self.pipeline.look(inputs)
         for i, sample in enumerate(data_samples):
-            labels, probabilities = self.pipeline.label(inputs[i : i + 1], logits[i : i + 1], sample.ori_shape[:2])
+            logits = self.pipeline.merge(seen[i : i + 1], inputs.shape[-2:], tuple(sample.ori_shape[:2]))
+            probabilities = self.pipeline.probabilities_(inputs[i : i + 1], logits)
+            labels = self.pipeline.decide(probabilities)
             sample.set_data(
                 {
                     'seg_logits': PixelData(data=(probabilities / probabilities.sum(dim=1, keepdim=True))[0]),
