@@ -71,7 +71,7 @@ def test_report(tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFix
     argv += ['--rounds', '1', '--maps', '3', '--prompts', '80', '--dtype', 'bfloat16', '--json', str(out)]
     benchmark.main(argv)
     record, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert (record['input'], record['windows'], record['names']) == ([80, 107], 6, 20)
+    assert (record['input'], record['windows'], record['names']) == ([80, 107], 6, 30)
     assert record['dtype'] == 'bfloat16'
     assert 0.8 < record['agreement'] <= 1
     assert record['pamr'][0]['maps'] == 3
