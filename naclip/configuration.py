@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from naclip.methods import find_method
 from naclip.pamr import STEPS as PAMR_STEPS
 from naclip.protocols import PROTOCOLS
 
@@ -44,6 +45,29 @@ def load_config(path: str | os.PathLike) -> Config:
 def benchmark_name(path: str | os.PathLike) -> str:
     """The benchmark a config file is for: 'voc21' of 'configs/cfg_voc21.py'."""
     return Path(path).stem.removeprefix('cfg_')
+
+
+def apply_method(config: Config, name: str) -> None:
+    """Change a config's model to a method of METHODS: how the tower is read, and whether PAMR follows.
+
+    Raises:
+        ValueError: unknown method; lists the valid ones.
+    """
+    method = find_method(name)
+    config.model.update(
+        method=name,
+        attn_strategy=method.attention.__name__,
+        arch=method.architecture.__name__,
+        gaussian_std=method.gaussian_std,
+        pamr_steps=(config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0,
+    )
+
+
+def default_protocol(config: Config, method: str | None) -> str:
+    """The protocol of a run that names none: the method's own; without a method what the config is written for."""
+    if method:
+        return find_method(method).protocol
+    return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
 
 
 def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:

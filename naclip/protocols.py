@@ -1,7 +1,8 @@
 """Protocols: named settings under which numbers are comparable.
 
 Protocol `naclip` is what configs/*.py say: the table in the README. Every other protocol is written here as its
-differences from that, for all benchmarks and for single ones.
+differences from that, for all benchmarks and for single ones. `config` is for config files from elsewhere, whose
+settings are their own.
 """
 
 from collections.abc import Mapping
@@ -31,4 +32,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
             'coco_stuff164k': {'short_side': 336},
         },
     ),
+    'sclip': Protocol(
+        'SCLIP (arXiv:2312.01597)',
+        everywhere={'pamr_steps': 0},
+        benchmarks={
+            'voc21': {'logit_scale': 65, 'area_thd': 0.1},
+            'context60': {'logit_scale': 50},
+            'coco_object': {'logit_scale': 50},
+        },
+    ),
+    'config': Protocol('the config file as it is'),
 }

@@ -6,8 +6,10 @@ import pytest
 from mmengine.config import Config
 
 from naclip.configuration import (
+    apply_method,
     apply_protocol,
     benchmark_name,
+    default_protocol,
     find_step,
     load_config,
     parse_overrides,
@@ -27,6 +29,7 @@ TABLE = {
     'coco_stuff164k': ('COCOStuffDataset', 448, 0, 171),
     'city_scapes': ('CityscapesDataset', 560, 0, 19),
     'ade20k': ('ADE20KDataset', 336, 0, 150),
+    'coco_stuff10k': ('COCOStuffDataset', 336, 0, 171),
 }
 DATASET = dict(
     data_root='data/VOCdevkit/VOC2012',
@@ -63,6 +66,55 @@ def test_protocol_naclip_v2_differs_in_three():
         if before.to_dict() != after.to_dict():
             changed[benchmark] = (after.model.slide_crop, find_step(after, 'Resize').scale[1])
     assert changed == {'voc21': (0, 336), 'voc20': (0, 336), 'coco_stuff164k': (224, 336)}
+
+
+def test_protocol_sclip():
+    """No PAMR anywhere; three benchmarks with a temperature of their own, one of them with an area threshold."""
+    changed = {}
+    for benchmark in TABLE:
+        before, after = config_of(benchmark), config_of(benchmark)
+        apply_protocol(after, 'sclip', benchmark)
+        assert after.model.pamr_steps == 0
+        assert find_step(after, 'Resize').scale == (2048, TABLE[benchmark][1])
+        rest = {key: value for key, value in after.model.items() if value != before.model.get(key)}
+        del rest['pamr_steps']
+        if rest:
+            changed[benchmark] = rest
+    assert changed == {
+        'voc21': {'logit_scale': 65, 'area_thd': 0.1},
+        'context60': {'logit_scale': 50},
+        'coco_object': {'logit_scale': 50},
+    }
+
+
+@pytest.mark.parametrize(
+    ('method', 'attn', 'arch', 'pamr_steps'),
+    [('naclip', 'naclip', 'reduced', 10), ('sclip', 'csa', 'vanilla', 0), ('clip', 'vanilla', 'vanilla', 0)],
+)
+def test_method(method: str, attn: str, arch: str, pamr_steps: int):
+    config = config_of('voc21')
+    apply_method(config, method)
+    model = config.model
+    assert (model.method, model.attn_strategy, model.arch, model.pamr_steps) == (method, attn, arch, pamr_steps)
+    assert (model.prob_thd, model.logit_scale, model.slide_crop) == (0.1, 40, 224)
+
+
+def test_naclip_refines_where_the_config_does_not():
+    config = config_of('voc21')
+    config.model.pamr_steps = 0
+    apply_method(config, 'naclip')
+    assert config.model.pamr_steps == 10
+    config.model.pamr_steps = 3
+    apply_method(config, 'naclip')
+    assert config.model.pamr_steps == 3
+
+
+def test_default_protocols():
+    config = config_of('voc21')
+    names = [default_protocol(config, method) for method in (None, 'naclip', 'sclip', 'clip')]
+    assert names == ['naclip', 'naclip', 'sclip', 'naclip']
+    config.model.type = 'CLIPForSegmentation'
+    assert [default_protocol(config, method) for method in (None, 'naclip')] == ['config', 'naclip']
 
 
 def test_default_protocol_leaves_an_edited_config_alone():

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from naclip import attention, methods
-from naclip.methods import METHODS, Method
+from naclip.methods import METHODS, Method, find_method, method_name
+from naclip.protocols import PROTOCOLS
 
 
 @pytest.mark.parametrize('attn', ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla'])
@@ -42,6 +43,38 @@ def test_published_methods():
     assert METHODS['naclip'] == Method.named('naclip', 'reduced', 5.0)
     assert METHODS['sclip'] == Method.named('csa', 'vanilla')
     assert METHODS['clip'] == Method.named('vanilla', 'vanilla')
+
+
+def test_published_under_known_protocols():
+    assert {name: method.protocol for name, method in METHODS.items()} == {
+        'naclip': 'naclip',
+        'sclip': 'sclip',
+        'clip': 'naclip',
+    }
+    assert {method.protocol for method in METHODS.values()} <= PROTOCOLS.keys()
+    assert [name for name, method in METHODS.items() if method.pamr] == ['naclip']
+
+
+def test_found_by_name():
+    assert find_method('sclip') is METHODS['sclip']
+    with pytest.raises(ValueError, match=r"unknown method .*'sam': choose from naclip, sclip"):
+        find_method('sam')
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_names(name):
+    assert method_name(METHODS[name]) == name
+    assert method_name(METHODS[name].but(gaussian_std=2.0)) == name
+    assert method_name(METHODS[name].but('gav', 'vanilla')) == 'gav/vanilla'
+
+
+def test_other_parts():
+    method = METHODS['sclip'].but(architecture='reduced', gaussian_std=3.0)
+    assert (method.attention, method.architecture) == (attention.csa, methods.reduced)
+    assert (method.gaussian_std, method.protocol) == (3.0, 'sclip')
+    assert METHODS['sclip'].but() == METHODS['sclip']
+    with pytest.raises(ValueError, match='gaussian_std is 0'):
+        METHODS['sclip'].but(gaussian_std=0)
 
 
 def test_immutable():

@@ -36,6 +36,18 @@ def test_number_of_the_protocol(benchmark: str, protocol: str, expected: float):
     assert 'NACLIP README' in note
 
 
+@pytest.mark.parametrize(('benchmark', 'expected'), [('voc21', 59.63), ('coco_stuff10k', 25.91)])
+def test_number_of_another_method(benchmark: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, method='sclip', protocol='sclip'))
+    assert (value, note) == (expected, 'SCLIP README')
+
+
+@pytest.mark.parametrize('protocol', ['naclip', 'config'])
+def test_another_protocol_is_said(protocol: str):
+    value, note = published_miou(record(benchmark='voc21', method='sclip', protocol=protocol))
+    assert (value, note) == (59.63, f'other settings: protocol {protocol}')
+
+
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
