@@ -63,9 +63,12 @@ def apply_method(config: Config, name: str) -> None:
     )
 
 
-def default_protocol(config: Config, method: str | None) -> str:
-    """The protocol of a run that names none: the method's own; without a method what the config is written for."""
-    if method:
+def default_protocol(config: Config, method: str | None, benchmark: str) -> str:
+    """The protocol of a run that names none.
+
+    That is the method's own, if it has settings for the benchmark; without a method what the config is written for.
+    """
+    if method and PROTOCOLS[find_method(method).protocol].covers(benchmark):
         return find_method(method).protocol
     return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
 
@@ -74,18 +77,22 @@ def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
     """Change a config to a protocol's settings.
 
     Raises:
-        ValueError: unknown protocol (lists the valid ones), or no Resize step to set the short side of.
+        ValueError: unknown protocol (lists the valid ones), no settings for the benchmark (lists those it has),
+            or no Resize step to set the size of.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f'unknown protocol {protocol!r}: choose from {", ".join(PROTOCOLS)}')
-    for key, value in PROTOCOLS[protocol].changes(benchmark).items():
-        if key == 'short_side':
-            resize = find_step(config, 'Resize')
-            if resize is None:
-                raise ValueError(f'protocol {protocol} sets the short side, but the config has no Resize step')
-            resize.scale = (2048, value)
-        else:
-            config.model[key] = value
+    if not PROTOCOLS[protocol].covers(benchmark):
+        known = ', '.join(PROTOCOLS[protocol].benchmarks)
+        raise ValueError(f'protocol {protocol} has no settings for {benchmark}, only for {known}; name another')
+    changes = PROTOCOLS[protocol].changes(benchmark)
+    scale = changes.pop('resize', None)
+    if scale:
+        resize = find_step(config, 'Resize')
+        if resize is None:
+            raise ValueError(f'protocol {protocol} resizes pictures, but the config has no Resize step')
+        resize.scale = scale
+    config.model.update(changes)
 
 
 def apply_options(config: Config, options: argparse.Namespace) -> dict[str, object]:
@@ -185,7 +192,9 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     if show_dir:
         config.custom_hooks.append(dict(type='SideBySideHook', out_dir=show_dir))
     config.visualizer = None
-    config.model.name_path = resolve_file(config.model.name_path)
+    for key in ('name_path', 'templates'):
+        if key in config.model:
+            config.model[key] = resolve_file(config.model[key])
     evaluator = config.test_evaluator
     config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / 'collected'))
 

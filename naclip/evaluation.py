@@ -35,7 +35,7 @@ def evaluate(options: argparse.Namespace) -> dict:
     config = configuration.load_config(options.config)
     if options.method:
         configuration.apply_method(config, options.method)
-    protocol = options.protocol or configuration.default_protocol(config, options.method)
+    protocol = options.protocol or configuration.default_protocol(config, options.method, benchmark)
     configuration.apply_protocol(config, protocol, benchmark)
     changes = configuration.apply_options(config, options)
     check_segmentor(config)
@@ -159,6 +159,7 @@ def describe(
             'architecture': pipeline.method.architecture.__name__,
             'gaussian_std': pipeline.method.gaussian_std,
             **asdict(pipeline.settings),
+            'synonyms_together': pipeline.vocabulary.together,
             'resize': list(resize.scale) if resize else None,
             'dtype': str(net.dtype).removeprefix('torch.'),
             'dataset': type(dataset).__name__,

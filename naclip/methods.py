@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from clip.model import ResidualAttentionBlock
-from naclip.attention import ATTENTION_FORMS, AttentionForm
+from clip.model import Resample, ResidualAttentionBlock, resample_by_scale, resample_by_size
+from naclip.attention import ATTENTION_FORMS, AttentionForm, Grid
 
 Architecture = Callable[[ResidualAttentionBlock, Tensor, Tensor], Tensor]
 
@@ -21,13 +21,20 @@ def vanilla(block: ResidualAttentionBlock, x: Tensor, y: Tensor) -> Tensor:
     return block.feed_forward(x + y)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {form.__name__: form for form in (reduced, vanilla)}
+def cls_residual(block: ResidualAttentionBlock, x: Tensor, y: Tensor) -> Tensor:
+    """The CLS token's residual for every token, then FFN: PixelCLIP."""
+    return block.feed_forward(x[:, :1] + y)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {form.__name__: form for form in (reduced, vanilla, cls_residual)}
 
 
 @dataclass(frozen=True)
 class Method:
-    """How the tower is read: the last block's attention form, what is done with its output, and σ in patches.
+    """How the tower is read.
 
+    In the last block: the attention form, what is done with its output, and σ in patches. Around it: how the
+    positional embedding gets to the grid, and the grid that features are resampled to (None: they stay).
     Methods are equal that read alike, whatever they were published with: `protocol` names those settings (see
     naclip/protocols.py), `pamr` tells whether maps are refined along the picture's edges.
     """
@@ -35,6 +42,8 @@ class Method:
     attention: AttentionForm
     architecture: Architecture
     gaussian_std: float = 5.0
+    resample: Resample = resample_by_scale
+    feature_grid: Grid | None = None
     protocol: str = field(default='naclip', compare=False)
     pamr: bool = field(default=False, compare=False)
 
@@ -84,6 +93,9 @@ def _choose(choices: Mapping, name: str, what: str):
 METHODS: Mapping[str, Method] = {
     'naclip': Method.named('naclip', 'reduced', pamr=True),
     'sclip': Method.named('csa', 'vanilla', protocol='sclip'),
+    'pixelclip': Method.named(
+        'identity', 'cls_residual', resample=resample_by_size, feature_grid=(64, 64), protocol='pixelclip'
+    ),
     'clip': Method.named('vanilla', 'vanilla'),
 }
 

@@ -27,6 +27,7 @@ class Settings:
         ValueError: a value that makes no sense; says which, and what was expected.
     """
 
+    input_size: tuple[int, int] | None = None  # pictures are resized to this height and width, any aspect
     slide_crop: int = 224  # pixels; 0 takes the whole picture at once
     slide_stride: int = 112  # pixels
     pamr_steps: int = 0  # 0: no refinement
@@ -37,6 +38,10 @@ class Settings:
 
     def __post_init__(self):
         window_boxes((1, 1), self.slide_crop, self.slide_stride)
+        if self.input_size is not None and (len(self.input_size) != 2 or min(self.input_size) < 1 or self.slide_crop):
+            raise ValueError(
+                f'input_size {self.input_size} with slide_crop {self.slide_crop}: expected (height, width) and crop 0'
+            )
         if self.pamr_steps < 0 or not self.pamr_stride or min(self.pamr_stride) < 1:
             raise ValueError(
                 f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
@@ -78,13 +83,18 @@ class Pipeline(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> cosines per pixel, averaged over the windows (B, Q, H, W)."""
+        """(B, 3, H, W) -> cosines per pixel, averaged over the windows (B, Q, H, W).
+
+        With an `input_size` there are no windows, and the maps stay on the feature grid (B, Q, h, w).
+        """
+        if self.settings.input_size:
+            return self.similarity(F.interpolate(images, self.settings.input_size, mode='bilinear'))
         boxes = window_boxes(images.shape[-2:], self.settings.slide_crop, self.settings.slide_stride)
         return sliding_logits(images, boxes, self.similarity)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, Q, H, W) of pictures (B, 3, H, W) -> class probabilities at `size` (B, K, *size)."""
+        """Logits (B, Q, ., .) of pictures (B, 3, H, W) -> class probabilities at `size` (B, K, *size)."""
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
         if self.settings.pamr_steps:
             images = F.interpolate(images, size, mode='bilinear', align_corners=False)

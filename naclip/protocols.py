@@ -11,11 +11,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Protocol:
-    """Differences from the configs: arguments of the segmentor, or `short_side` (pixels) of the resized picture."""
+    """Differences from the configs: arguments of the segmentor, or `resize`, the largest (long side, short side).
+
+    A `closed` protocol has settings for its benchmarks only.
+    """
 
     source: str
     everywhere: Mapping[str, object] = field(default_factory=dict)
     benchmarks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    closed: bool = False
+
+    def covers(self, benchmark: str) -> bool:
+        """Whether there are settings for a benchmark."""
+        return not self.closed or benchmark in self.benchmarks
 
     def changes(self, benchmark: str) -> dict[str, object]:
         """The differences that apply to a benchmark."""
@@ -29,7 +37,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         benchmarks={
             'voc21': {'slide_crop': 0},
             'voc20': {'slide_crop': 0},
-            'coco_stuff164k': {'short_side': 336},
+            'coco_stuff164k': {'resize': (2048, 336)},
         },
     ),
     'sclip': Protocol(
@@ -40,6 +48,22 @@ PROTOCOLS: Mapping[str, Protocol] = {
             'context60': {'logit_scale': 50},
             'coco_object': {'logit_scale': 50},
         },
+    ),
+    'pixelclip': Protocol(
+        'PixelCLIP (arXiv:2409.19846)',
+        everywhere={
+            'resize': (2560, 640),
+            'input_size': (320, 320),
+            'slide_crop': 0,
+            'pamr_steps': 0,
+            'templates': 'prompts/pixelclip.txt',
+            'synonyms_together': True,
+        },
+        benchmarks={
+            name: {'name_path': f'./configs/cls_pixelclip_{name}.txt'}
+            for name in ('coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20')
+        },
+        closed=True,
     ),
     'config': Protocol('the config file as it is'),
 }

@@ -30,7 +30,8 @@ def published_miou(record: Mapping) -> tuple[float | None, str]:
     native = {METHODS[method].protocol} if method in METHODS else set()
     differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
     differences += [f'{key} {value}' for key, value in record['changes'].items()]
-    if record['sha256']['weights'] != RELEASES[BACKBONE].sha256:
+    weights, released = record['sha256']['weights'], {release.sha256 for release in RELEASES.values()}
+    if weights in released if row.get('own_weights') else weights != RELEASES[BACKBONE].sha256:
         differences.append(f'backbone {record["backbone"]}')
     if record['settings']['limit']:
         differences.append(f'the first {record["settings"]["limit"]} pictures')

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -32,11 +33,12 @@ class NACLIP(BaseSegmentor):
         name_path: the class-name file.
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py. Default: those of the method.
-        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop: see
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size: see
             `naclip.pipeline.Settings`.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
+        synonyms_together: a class's names share one text embedding, instead of the best of them counting.
         method: a name of `naclip.methods.METHODS`; default: the one that the type stands for.
         cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
 
@@ -66,6 +68,8 @@ class NACLIP(BaseSegmentor):
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
         method: str | None = None,
+        input_size: Sequence[int] | None = None,
+        synonyms_together: bool = False,
     ):
         super().__init__(
             data_preprocessor=SegDataPreProcessor(
@@ -76,13 +80,23 @@ class NACLIP(BaseSegmentor):
         )
         # What can be wrong is looked at before the minutes that weights and texts may take.
         reading = find_method(method or self.METHOD).but(attn_strategy, arch, gaussian_std)
-        settings = Settings(slide_crop, slide_stride, pamr_steps, tuple(pamr_stride), logit_scale, prob_thd, area_thd)
+        settings = Settings(
+            slide_crop=slide_crop,
+            slide_stride=slide_stride,
+            pamr_steps=pamr_steps,
+            pamr_stride=tuple(pamr_stride),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            area_thd=area_thd,
+            input_size=tuple(input_size) if input_size is not None else None,
+        )
         self.templates_path = templates
-        vocabulary, prompt_templates = read_vocabulary(name_path), read_templates(templates)
+        vocabulary = replace(read_vocabulary(name_path), together=synonyms_together)
+        prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
         query_features = cached_text_embeddings(
-            net, self.checkpoint.sha256, vocabulary.names, prompt_templates, cache_dir, progress=is_main_process()
+            net, self.checkpoint.sha256, vocabulary.queries, prompt_templates, cache_dir, progress=is_main_process()
         )
         self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings)
         self.to(net.device)
@@ -102,7 +116,10 @@ class NACLIP(BaseSegmentor):
         return self.pipeline.patch_features(inputs)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample] | None = None) -> Tensor:
-        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W)."""
+        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W).
+
+        On the feature grid where an `input_size` is set.
+        """
         return self.pipeline.logits(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import eval as eval_script
+from clip.weights import PIXELCLIP_PREFIX
 from tests.conftest import ROOT
 from tests.goldens.fake_datasets import BENCHMARKS as FAKE_FOLDERS
 from tests.goldens.fake_datasets import SIZES, write_benchmark
@@ -148,6 +149,28 @@ def test_headline_states_the_run(evaluate: Eval, capsys: pytest.CaptureFixture):
     ):
         assert part in line
     assert 'device' in line
+
+
+@pytest.mark.parametrize('benchmark', ['coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'])
+def test_pixelclip_with_a_checkpoint_in_its_format(benchmark: str, evaluate: Eval, state_dict: dict, tmp_path: Path):
+    import torch
+
+    path = tmp_path / 'model_final.pth'
+    torch.save({'model': {PIXELCLIP_PREFIX + name: tensor for name, tensor in state_dict.items()}}, path)
+    code, record = evaluate(benchmark, '--method', 'pixelclip', '--limit', '2')
+    assert code == 0
+    assert (record['method'], record['protocol'], record['changes']) == ('pixelclip', 'pixelclip', {})
+    settings = record['settings']
+    assert (settings['resize'], settings['input_size']) == ([2560, 640], [320, 320])
+    assert Path(settings['templates']).name == 'pixelclip.txt'
+    assert Path(settings['vocabulary']).name == f'cls_pixelclip_{benchmark}.txt'
+    _, trained = evaluate(benchmark, '--method', 'pixelclip', '--limit', '2', '--backbone', str(path))
+    assert trained['classes'] == record['classes']
+
+
+def test_pixelclip_elsewhere_is_under_protocol_naclip(evaluate: Eval):
+    _, record = evaluate('voc21', '--method', 'pixelclip', '--limit', '1')
+    assert (record['method'], record['protocol']) == ('pixelclip', 'naclip')
 
 
 def test_options_change_a_method(evaluate: Eval):
@@ -303,6 +326,7 @@ def complaint(evaluate: Eval, capfd: pytest.CaptureFixture, tmp_path: Path) -> C
         (['--attn', 'qq'], ['qq', 'naclip', 'csa']),
         (['--method', 'sam'], ['sam', 'naclip', 'sclip']),
         (['--protocol', 'mine'], ['mine', 'naclip_v2']),
+        (['--protocol', 'pixelclip'], ['voc21', 'coco_stuff164k', 'voc20']),
         (['--device', 'tpu'], ['tpu', 'auto', 'cuda:INDEX']),
         (['--std', '0'], ['0.0', '> 0']),
         (['--std', '-1'], ['-1.0', '> 0']),

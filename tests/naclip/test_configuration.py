@@ -17,6 +17,8 @@ from naclip.configuration import (
     resolve_file,
 )
 from naclip.protocols import PROTOCOLS
+from naclip.text import read_templates
+from naclip.vocabulary import read_vocabulary
 from tests.conftest import ROOT
 
 # The table of protocol `naclip`: data set, short side, prob_thd, class count.
@@ -44,8 +46,6 @@ def config_of(benchmark: str) -> Config:
 
 @pytest.mark.parametrize('benchmark', TABLE)
 def test_configs_are_protocol_naclip(benchmark: str):
-    from naclip.vocabulary import read_vocabulary
-
     config = config_of(benchmark)
     dataset, short_side, prob_thd, classes = TABLE[benchmark]
     assert config.test_dataloader.dataset.type == dataset
@@ -111,10 +111,35 @@ def test_naclip_refines_where_the_config_does_not():
 
 def test_default_protocols():
     config = config_of('voc21')
-    names = [default_protocol(config, method) for method in (None, 'naclip', 'sclip', 'clip')]
-    assert names == ['naclip', 'naclip', 'sclip', 'naclip']
+    names = [default_protocol(config, method, 'voc21') for method in (None, 'naclip', 'sclip', 'clip', 'pixelclip')]
+    assert names == ['naclip', 'naclip', 'sclip', 'naclip', 'naclip']
+    assert default_protocol(config, 'pixelclip', 'voc20') == 'pixelclip'
     config.model.type = 'CLIPForSegmentation'
-    assert [default_protocol(config, method) for method in (None, 'naclip')] == ['config', 'naclip']
+    assert [default_protocol(config, method, 'voc21') for method in (None, 'naclip')] == ['config', 'naclip']
+
+
+def test_protocol_pixelclip():
+    """Five benchmarks, whole pictures at 320 x 320, vocabularies and templates of its own."""
+    for benchmark in ('coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'):
+        config = config_of(benchmark)
+        apply_protocol(config, 'pixelclip', benchmark)
+        model = config.model
+        assert find_step(config, 'Resize').scale == (2560, 640)
+        assert (model.input_size, model.slide_crop, model.pamr_steps, model.prob_thd) == ((320, 320), 0, 0, 0)
+        assert model.synonyms_together
+        vocabulary = read_vocabulary(resolve_file(model.name_path))
+        assert len(vocabulary) == TABLE[benchmark][3]
+        assert len(vocabulary.names) == len(vocabulary)
+        assert len(read_templates(resolve_file(model.templates))) == 8
+    with pytest.raises(ValueError, match=r'pixelclip has no settings for voc21, only for coco_stuff164k, .*voc20'):
+        apply_protocol(config_of('voc21'), 'pixelclip', 'voc21')
+
+
+def test_resizing_needs_a_step_that_does():
+    config = config_of('voc20')
+    config.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
+    with pytest.raises(ValueError, match='no Resize step'):
+        apply_protocol(config, 'pixelclip', 'voc20')
 
 
 def test_default_protocol_leaves_an_edited_config_alone():

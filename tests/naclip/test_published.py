@@ -42,6 +42,14 @@ def test_number_of_another_method(benchmark: str, expected: float):
     assert (value, note) == (expected, 'SCLIP README')
 
 
+def test_methods_with_weights_of_their_own():
+    ours = dict(benchmark='voc20', method='pixelclip', protocol='pixelclip', backbone='model_final.pth')
+    value, note = published_miou(record(**ours, sha256={'weights': 'other'}))
+    assert (value, note) == (85.9, 'PixelCLIP README, ViT-B/16, SA-1B masks')
+    _, note = published_miou(record(**ours | {'backbone': 'ViT-B/16'}))
+    assert note == 'other settings: backbone ViT-B/16'
+
+
 @pytest.mark.parametrize('protocol', ['naclip', 'config'])
 def test_another_protocol_is_said(protocol: str):
     value, note = published_miou(record(benchmark='voc21', method='sclip', protocol=protocol))
