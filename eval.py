@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from clip import DTYPES, available_models
 from naclip.attention import ATTENTION_FORMS
 from naclip.cli import OneLineParser, positive
-from naclip.methods import ARCHITECTURES
+from naclip.methods import ARCHITECTURES, METHODS
 from naclip.protocols import PROTOCOLS
 
 
@@ -21,11 +21,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--config', required=True, help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
     add('--backbone', help=f'a checkpoint file, or one of {", ".join(available_models())}; default: the config')
-    add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the config')
-    add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the config')
-    add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the config')
-    add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the config')
-    add('--protocol', choices=PROTOCOLS, default='naclip', help='named settings to evaluate under')
+    add('--method', choices=METHODS, help="attention, architecture, refinement and protocol; default: the config's")
+    add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
+    add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
+    add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
+    add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the method')
+    add('--protocol', choices=PROTOCOLS, help='named settings to evaluate under; default: those of the method')
     add(
         '--data-root', metavar='DIR', help="the data set's folder, or one with the data/... layout; default: the config"
     )

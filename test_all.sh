@@ -1,23 +1,31 @@
 #!/usr/bin/env bash
-# Evaluate one setting on all eight benchmarks, one after another, then compare with the published numbers.
+# Evaluate one setting on the eight benchmarks, one after another, then compare with the published numbers.
 #
 #   bash test_all.sh ARCH ATTN GAUSSIAN_STD PAMR GPU LOG_PATH [more eval.py options]
 #   bash test_all.sh reduced naclip 5 on 0 naclip.log --data-root /datasets
+#   bash test_all.sh - - - - 0 sclip.log --method sclip
 #
-# GPU is an index, or cpu. WORK_DIR (default work_dirs/test_all) gets a folder a benchmark. The exit code is 0 only
-# if all eight were evaluated.
+# '-' for ARCH, ATTN, GAUSSIAN_STD or PAMR keeps what the method has, or without --method the config. GPU is an index, or
+# cpu. BENCHMARKS="voc21 ade20k" takes others than the eight. WORK_DIR (default work_dirs/test_all) gets a folder a
+# benchmark. The exit code is 0 only if all were evaluated.
 set -uo pipefail
 
 if (($# < 6)); then
     echo "usage: bash test_all.sh ARCH ATTN GAUSSIAN_STD PAMR GPU LOG_PATH [more eval.py options]" >&2
     exit 2
 fi
-arch=$1 attn=$2 std=$3 pamr=$4 gpu=$5 log=$6
-options=("${@:7}")
+gpu=$5 log=$6
+options=()
+flags=(--arch --attn --std --pamr)
+for i in "${!flags[@]}"; do
+    value=${*:i+1:1}
+    if [[ $value != - ]]; then options+=("${flags[i]}" "$value"); fi
+done
+options+=("${@:7}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python}
 work_dir=${WORK_DIR:-work_dirs/test_all}
-benchmarks=(voc21 context60 coco_object voc20 city_scapes context59 ade20k coco_stuff164k)
+read -ra benchmarks <<<"${BENCHMARKS:-voc21 context60 coco_object voc20 city_scapes context59 ade20k coco_stuff164k}"
 
 device=cuda:$gpu
 if [[ $gpu == cpu ]]; then device=cpu; fi
@@ -29,8 +37,8 @@ evaluate_all() {
     for benchmark in "${benchmarks[@]}"; do
         echo "=== $benchmark"
         rm -f "$work_dir/$benchmark/results.json"
-        "$python" "$here/eval.py" --config "$here/configs/cfg_$benchmark.py" --arch "$arch" --attn "$attn" \
-            --std "$std" --pamr "$pamr" --device "$device" --work-dir "$work_dir/$benchmark" \
+        "$python" "$here/eval.py" --config "$here/configs/cfg_$benchmark.py" --device "$device" \
+            --work-dir "$work_dir/$benchmark" \
             ${options[@]+"${options[@]}"} || failed+=("$benchmark")
     done
     echo "=== all"

@@ -9,7 +9,7 @@ first); D tower width; C joint width; d head width.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +97,24 @@ class Transformer(nn.Module):
         return x
 
 
+Resample = Callable[[Tensor, int, int], Tensor]
+
+
+def resample_by_scale(patches: Tensor, h: int, w: int) -> Tensor:
+    """(1, D, g, g) -> (1, D, h, w), bicubic, with the scale factors (h + 0.1)/g and (w + 0.1)/g.
+
+    They are not recomputed from the size: most published dense results depend on these sampling points.
+    """
+    g_h, g_w = patches.shape[-2:]
+    scale = ((h + 0.1) / g_h, (w + 0.1) / g_w)
+    return F.interpolate(patches, scale_factor=scale, mode='bicubic', align_corners=False, recompute_scale_factor=False)
+
+
+def resample_by_size(patches: Tensor, h: int, w: int) -> Tensor:
+    """(1, D, g, g) -> (1, D, h, w), bicubic, so that the borders of the two grids coincide."""
+    return F.interpolate(patches, (h, w), mode='bicubic', align_corners=False)
+
+
 class VisionTransformer(nn.Module):
     """CLIP's image tower."""
 
@@ -114,10 +132,11 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def embed(self, images: Tensor, resample: Resample = resample_by_scale) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> the tokens that enter the first block (B, N, D), and their patch grid (h, w).
 
-        Pixels right of and below the last whole patch are dropped, as CLIP's stem does.
+        Pixels right of and below the last whole patch are dropped, as CLIP's stem does. `resample` carries the
+        positional embedding to the grid.
 
         Raises:
             ValueError: the pictures are smaller than one patch.
@@ -132,25 +151,16 @@ class VisionTransformer(nn.Module):
         patches = patches.flatten(2).transpose(1, 2)  # (B, h*w, D)
         cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         tokens = torch.cat([cls, patches], dim=1)  # (B, N, D)
-        return self.ln_pre(tokens + self.resampled_positional_embedding(h, w).to(tokens.dtype)), (h, w)
+        position = self.resampled_positional_embedding(h, w, resample)
+        return self.ln_pre(tokens + position.to(tokens.dtype)), (h, w)
 
-    def resampled_positional_embedding(self, h: int, w: int) -> Tensor:
-        """The positional embedding on an (h, w) grid: (1 + h*w, D).
-
-        Off the native grid g the patch part is resampled with the scale factors (h + 0.1)/g and (w + 0.1)/g,
-        which are not recomputed from the size: published dense results depend on these sampling points.
-        """
+    def resampled_positional_embedding(self, h: int, w: int, resample: Resample = resample_by_scale) -> Tensor:
+        """The positional embedding on an (h, w) grid: (1 + h*w, D); its patch part is resampled off the native grid."""
         g = self.native_grid
         if (h, w) == (g, g):
             return self.positional_embedding
         cls, patches = self.positional_embedding.float().split([1, g * g])
-        patches = F.interpolate(
-            patches.T.unflatten(1, (g, g))[None],  # (1, D, g, g)
-            scale_factor=((h + 0.1) / g, (w + 0.1) / g),
-            mode='bicubic',
-            align_corners=False,
-            recompute_scale_factor=False,
-        )
+        patches = resample(patches.T.unflatten(1, (g, g))[None], h, w)  # (1, D, h, w)
         return torch.cat([cls, patches[0].flatten(1).T])
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -240,6 +250,8 @@ def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
     weights = {k: v for k, v in state_dict.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
     if 'visual.layer1.0.conv1.weight' in weights:
         raise ValueError('a CLIP with a ResNet image tower, which has no patch tokens; use one with a ViT')
+    if any(str(name).startswith('visual.trunk.') for name in weights):
+        raise ValueError('a CLIP with a ConvNeXt image tower, which has no patch tokens; use one with a ViT')
     with torch.device('meta'):
         model = CLIP(**_sizes(weights))
     expected = model.state_dict()

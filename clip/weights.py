@@ -46,6 +46,8 @@ RELEASES: Mapping[str, Release] = {
 BUNDLED: Mapping[str, Path] = {
     'shapes': Path(__file__).with_name('shapes.safetensors'),  # see tools/train_shapes_clip.py
 }
+# Where a detectron2 checkpoint of PixelCLIP keeps the CLIP that it trained, among teacher, head and prompts.
+PIXELCLIP_PREFIX = 'sem_seg_head.predictor.clip_model.'
 DEFAULT_DOWNLOAD_ROOT = Path('~/.cache/clip')
 
 
@@ -156,7 +158,7 @@ def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None)
     """Read a TorchScript archive, a torch.save'd state dict or a safetensors file.
 
     Pickles are read with `weights_only`, so a file cannot run code. A state dict may be wrapped in a dict under
-    'state_dict' or 'model'.
+    'state_dict' or 'model'; of a checkpoint of PixelCLIP's training only the CLIP in it is read.
 
     Raises:
         ValueError: the file is not the expected one, is truncated, damaged, of another format, or holds no state
@@ -178,6 +180,10 @@ def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None)
     for key in ('state_dict', 'model'):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+    if isinstance(content, Mapping):
+        prefix = PIXELCLIP_PREFIX
+        trained = {k.removeprefix(prefix): v for k, v in content.items() if str(k).startswith(prefix)}
+        content = trained or content
     if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
         raise ValueError(f'the checkpoint {path} holds no state dict (a dict of tensors by name)')
     return Checkpoint(content, path, sha256, metadata)

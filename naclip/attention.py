@@ -84,7 +84,16 @@ def vanilla(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Ter
     return [Term(q, k)]
 
 
-ATTENTION_FORMS: Mapping[str, AttentionForm] = {form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla)}
+def identity(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
+    """Each token attends to itself alone, A v = v: MaskCLIP (arXiv:2112.01071), PixelCLIP."""
+    nothing = torch.zeros_like(q)
+    others = torch.full((q.shape[-2], q.shape[-2]), -torch.inf, device=q.device, dtype=q.dtype).fill_diagonal_(0)
+    return [Term(nothing, nothing, others)]
+
+
+ATTENTION_FORMS: Mapping[str, AttentionForm] = {
+    form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla, identity)
+}
 
 
 def attention_weights(terms: list[Term]) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from naclip.methods import find_method
 from naclip.pamr import STEPS as PAMR_STEPS
 from naclip.protocols import PROTOCOLS
 
@@ -46,22 +47,52 @@ def benchmark_name(path: str | os.PathLike) -> str:
     return Path(path).stem.removeprefix('cfg_')
 
 
+def apply_method(config: Config, name: str) -> None:
+    """Change a config's model to a method of METHODS: how the tower is read, and whether PAMR follows.
+
+    Raises:
+        ValueError: unknown method; lists the valid ones.
+    """
+    method = find_method(name)
+    config.model.update(
+        method=name,
+        attn_strategy=method.attention.__name__,
+        arch=method.architecture.__name__,
+        gaussian_std=method.gaussian_std,
+        pamr_steps=(config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0,
+    )
+
+
+def default_protocol(config: Config, method: str | None, benchmark: str) -> str:
+    """The protocol of a run that names none.
+
+    That is the method's own, if it has settings for the benchmark; without a method what the config is written for.
+    """
+    if method and PROTOCOLS[find_method(method).protocol].covers(benchmark):
+        return find_method(method).protocol
+    return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
+
+
 def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
     """Change a config to a protocol's settings.
 
     Raises:
-        ValueError: unknown protocol (lists the valid ones), or no Resize step to set the short side of.
+        ValueError: unknown protocol (lists the valid ones), no settings for the benchmark (lists those it has),
+            or no Resize step to set the size of.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f'unknown protocol {protocol!r}: choose from {", ".join(PROTOCOLS)}')
-    for key, value in PROTOCOLS[protocol].changes(benchmark).items():
-        if key == 'short_side':
-            resize = find_step(config, 'Resize')
-            if resize is None:
-                raise ValueError(f'protocol {protocol} sets the short side, but the config has no Resize step')
-            resize.scale = (2048, value)
-        else:
-            config.model[key] = value
+    if not PROTOCOLS[protocol].covers(benchmark):
+        known = ', '.join(PROTOCOLS[protocol].benchmarks)
+        raise ValueError(f'protocol {protocol} has no settings for {benchmark}, only for {known}; name another')
+    changes = PROTOCOLS[protocol].changes(benchmark)
+    scale = changes.pop('resize', None)
+    if scale:
+        resize = find_step(config, 'Resize')
+        if resize is None:
+            raise ValueError(f'protocol {protocol} resizes pictures, but the config has no Resize step')
+        resize.scale = scale
+    config.model.update(changes)
 
 
 def apply_options(config: Config, options: argparse.Namespace) -> dict[str, object]:
@@ -162,7 +193,9 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     if show_dir:
         config.custom_hooks.append(dict(type='SideBySideHook', out_dir=show_dir))
     config.visualizer = None
-    config.model.name_path = resolve_file(config.model.name_path)
+    for key in ('name_path', 'templates'):
+        if key in config.model:
+            config.model[key] = resolve_file(config.model[key])
     evaluator = config.test_evaluator
     config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / 'collected'))
 

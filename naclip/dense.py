@@ -14,7 +14,7 @@ def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> t
     (B, 3, H, W) normalised pictures -> projected tokens (B, N, C), CLS first, not normalised, and the patch
     grid (h, w).
     """
-    x, grid = visual.embed(images)  # (B, N, D)
+    x, grid = visual.embed(images, method.resample)  # (B, N, D)
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         x = block(x)
@@ -25,6 +25,10 @@ def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> t
 
 
 def patch_features(visual: VisionTransformer, images: Tensor, method: Method) -> Tensor:
-    """(B, 3, H, W) -> unit vectors of the patches (B, h, w, C)."""
-    tokens, (h, w) = dense_tokens(visual, images, method)
-    return F.normalize(tokens[:, 1:], dim=-1).unflatten(1, (h, w))
+    """(B, 3, H, W) -> unit vectors (B, h, w, C) of the patches, or on the method's feature grid."""
+    tokens, grid = dense_tokens(visual, images, method)
+    features = tokens[:, 1:].unflatten(1, grid)
+    if method.feature_grid:
+        planes = features.movedim(-1, 1)  # (B, C, h, w)
+        features = F.interpolate(planes, method.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
+    return F.normalize(features, dim=-1)

@@ -33,7 +33,10 @@ def evaluate(options: argparse.Namespace) -> dict:
     register_all_modules(init_default_scope=True)
     benchmark = configuration.benchmark_name(options.config)
     config = configuration.load_config(options.config)
-    configuration.apply_protocol(config, options.protocol, benchmark)
+    if options.method:
+        configuration.apply_method(config, options.method)
+    protocol = options.protocol or configuration.default_protocol(config, options.method, benchmark)
+    configuration.apply_protocol(config, protocol, benchmark)
     changes = configuration.apply_options(config, options)
     check_segmentor(config)
     work_dir = options.work_dir or str(Path('work_dirs') / Path(options.config).stem)
@@ -45,7 +48,7 @@ def evaluate(options: argparse.Namespace) -> dict:
 
     runner = QuietRunner.from_cfg(config)
     segmentor = getattr(runner.model, 'module', runner.model)
-    record = describe(config, options, benchmark, changes, segmentor, dataset)
+    record = describe(config, options, benchmark, protocol, changes, segmentor, dataset)
     if is_main_process():
         print(headline(record), flush=True)
     progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
@@ -78,7 +81,7 @@ def check_segmentor(config: Config) -> None:
     kind = arguments.pop('type', None)
     segmentor = MODELS.get(kind) if kind else None
     if segmentor is None:
-        raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP')
+        raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP or CLIPForSegmentation')
     known = inspect.signature(segmentor).parameters
     unknown = [name for name in arguments if name not in known]
     if unknown:
@@ -137,6 +140,7 @@ def describe(
     config: Config,
     options: argparse.Namespace,
     benchmark: str,
+    protocol: str,
     changes: dict,
     segmentor: NACLIP,
     dataset: BaseSegDataset,
@@ -147,14 +151,15 @@ def describe(
     return {
         'benchmark': benchmark,
         'method': method_name(pipeline.method),
-        'protocol': options.protocol,
-        'changes': changes,  # what options changed of the protocol
+        'protocol': protocol,
+        'changes': changes,  # what options changed of the method and the protocol
         'backbone': str(config.model.clip_path),
         'settings': {
             'attention': pipeline.method.attention.__name__,
             'architecture': pipeline.method.architecture.__name__,
             'gaussian_std': pipeline.method.gaussian_std,
             **asdict(pipeline.settings),
+            'synonyms_together': pipeline.vocabulary.together,
             'resize': list(resize.scale) if resize else None,
             'dtype': str(net.dtype).removeprefix('torch.'),
             'dataset': type(dataset).__name__,

@@ -27,6 +27,7 @@ class Settings:
         ValueError: a value that makes no sense; says which, and what was expected.
     """
 
+    input_size: tuple[int, int] | None = None  # pictures are resized to this height and width, any aspect
     slide_crop: int = 224  # pixels; 0 takes the whole picture at once
     slide_stride: int = 112  # pixels
     pamr_steps: int = 0  # 0: no refinement
@@ -37,6 +38,10 @@ class Settings:
 
     def __post_init__(self):
         window_boxes((1, 1), self.slide_crop, self.slide_stride)
+        if self.input_size is not None and (len(self.input_size) != 2 or min(self.input_size) < 1 or self.slide_crop):
+            raise ValueError(
+                f'input_size {self.input_size} with slide_crop {self.slide_crop}: expected (height, width) and crop 0'
+            )
         if self.pamr_steps < 0 or not self.pamr_stride or min(self.pamr_stride) < 1:
             raise ValueError(
                 f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
@@ -87,10 +92,14 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def look(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> cosines of all windows' patches, side by side (B, Q, R*h, C*w)."""
+        if self.settings.input_size:
+            return self.similarity(F.interpolate(images, self.settings.input_size, mode='bilinear'))
         return look_through(images, self._boxes(images.shape[-2:]), self.similarity)
 
     def merge(self, seen: Tensor, size: tuple[int, int], target: tuple[int, int] | None = None) -> Tensor:
-        """What `look` saw of pictures of `size` (H, W) -> cosines per pixel (B, Q, *target)."""
+        """What `look` saw of pictures of `size` (H, W) -> cosines per pixel (B, Q, *target), default (H, W)."""
+        if self.settings.input_size:  # one look at the whole picture, which has no size of its own
+            size = target or size
         return merge_windows(seen, self._boxes(size), size, target)
 
     def _boxes(self, size: tuple[int, int]) -> list[Window]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clip.weights import RELEASES
+from naclip.methods import METHODS
 
 FILE = Path(__file__).with_name('published.json')
 BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
@@ -20,12 +21,17 @@ def published_miou(record: Mapping) -> tuple[float | None, str]:
     method, protocol = record['method'], record['protocol']
     # NACLIP's second release is its first one's method under another protocol.
     row = published['methods'].get(protocol if protocol.startswith(f'{method}_') else method)
-    benchmarks = published['benchmarks']
-    value = row['miou'][benchmarks.index(record['benchmark'])] if row and record['benchmark'] in benchmarks else None
+    if row is None:
+        return None, 'not published'
+    numbers = dict(zip(published['benchmarks'], row['miou'], strict=True)) | row.get('further', {})
+    value = numbers.get(record['benchmark'])
     if value is None:
         return None, 'not published'
-    differences = [f'{key} {value}' for key, value in record['changes'].items()]
-    if record['sha256']['weights'] != RELEASES[BACKBONE].sha256:
+    native = {METHODS[method].protocol} if method in METHODS else set()
+    differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
+    differences += [f'{key} {value}' for key, value in record['changes'].items()]
+    weights, released = record['sha256']['weights'], {release.sha256 for release in RELEASES.values()}
+    if weights in released if row.get('own_weights') else weights != RELEASES[BACKBONE].sha256:
         differences.append(f'backbone {record["backbone"]}')
     if record['settings']['limit']:
         differences.append(f'the first {record["settings"]["limit"]} pictures')

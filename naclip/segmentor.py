@@ -1,8 +1,10 @@
-"""MMSegmentation's view of the pipeline: the segmentor of type `NACLIP`."""
+"""MMSegmentation's view of the pipeline: the segmentors of type `NACLIP` and `CLIPForSegmentation`."""
 
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from mmengine.dist import is_main_process
@@ -14,7 +16,7 @@ from torch import Tensor
 
 import clip
 from clip.weights import known_words
-from naclip.methods import Method
+from naclip.methods import find_method
 from naclip.pipeline import Pipeline, Settings
 from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.vocabulary import Vocabulary, read_vocabulary
@@ -30,26 +32,30 @@ class NACLIP(BaseSegmentor):
         clip_path: a name of `clip.available_models()`, or a checkpoint file.
         name_path: the class-name file.
         device: default: CUDA where there is one, else the CPU.
-        arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py.
-        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop: see
+        arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py. Default: those of the method.
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size: see
             `naclip.pipeline.Settings`.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
+        synonyms_together: a class's names share one text embedding, instead of the best of them counting.
+        method: a name of `naclip.methods.METHODS`; default: the one that the type stands for.
         cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: an argument that cannot be used; says which and why.
     """
 
+    METHOD: ClassVar[str] = 'naclip'
+
     def __init__(
         self,
         clip_path: str | os.PathLike,
         name_path: str | os.PathLike,
         device: str | torch.device | None = None,
-        arch: str = 'reduced',
-        attn_strategy: str = 'naclip',
-        gaussian_std: float = 5.0,
+        arch: str | None = None,
+        attn_strategy: str | None = None,
+        gaussian_std: float | None = None,
         pamr_steps: int = 0,
         pamr_stride: Sequence[int] = (8, 16),
         prob_thd: float = 0.0,
@@ -61,6 +67,9 @@ class NACLIP(BaseSegmentor):
         dtype: str | torch.dtype = 'auto',
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
+        method: str | None = None,
+        input_size: Sequence[int] | None = None,
+        synonyms_together: bool = False,
     ):
         super().__init__(
             data_preprocessor=SegDataPreProcessor(
@@ -70,16 +79,26 @@ class NACLIP(BaseSegmentor):
             )
         )
         # What can be wrong is looked at before the minutes that weights and texts may take.
-        method = Method.named(attn_strategy, arch, gaussian_std)
-        settings = Settings(slide_crop, slide_stride, pamr_steps, tuple(pamr_stride), logit_scale, prob_thd, area_thd)
+        reading = find_method(method or self.METHOD).but(attn_strategy, arch, gaussian_std)
+        settings = Settings(
+            slide_crop=slide_crop,
+            slide_stride=slide_stride,
+            pamr_steps=pamr_steps,
+            pamr_stride=tuple(pamr_stride),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            area_thd=area_thd,
+            input_size=tuple(input_size) if input_size is not None else None,
+        )
         self.templates_path = templates
-        vocabulary, prompt_templates = read_vocabulary(name_path), read_templates(templates)
+        vocabulary = replace(read_vocabulary(name_path), together=synonyms_together)
+        prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
         query_features = cached_text_embeddings(
-            net, self.checkpoint.sha256, vocabulary.names, prompt_templates, cache_dir, progress=is_main_process()
+            net, self.checkpoint.sha256, vocabulary.queries, prompt_templates, cache_dir, progress=is_main_process()
         )
-        self.pipeline = Pipeline(net, method, vocabulary, query_features, settings)
+        self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings)
         self.to(net.device)
 
     @property
@@ -106,8 +125,8 @@ class NACLIP(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Label pictures (B, 3, H, W) at their original sizes.
 
-        Each sample gets `pred_sem_seg` (1, H, W) and `seg_logits` (K, H, W), the class probabilities divided by
-        their sum. Without samples, new ones of the input's size are made.
+        Each sample gets `pred_sem_seg` (1, H, W) and `seg_logits` (K, H, W), see there. Without samples, new ones
+        of the input's size are made.
         """
         if data_samples is None:
             data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
@@ -118,11 +137,15 @@ class NACLIP(BaseSegmentor):
             labels = self.pipeline.decide(probabilities)
             sample.set_data(
                 {
-                    'seg_logits': PixelData(data=(probabilities / probabilities.sum(dim=1, keepdim=True))[0]),
+                    'seg_logits': PixelData(data=self.seg_logits(probabilities)[0]),
                     'pred_sem_seg': PixelData(data=labels[0]),
                 }
             )
         return data_samples
+
+    def seg_logits(self, probabilities: Tensor) -> Tensor:
+        """What a sample keeps of the class probabilities (B, K, H, W): here, their shares of their sum."""
+        return probabilities / probabilities.sum(dim=1, keepdim=True)
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]):
         """There is none.
@@ -130,7 +153,17 @@ class NACLIP(BaseSegmentor):
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError('NACLIP is training-free: it has no loss; use mode "predict" or "tensor"')
+        raise NotImplementedError('the segmentor is training-free: it has no loss; use mode "predict" or "tensor"')
+
+
+@MODELS.register_module()
+class CLIPForSegmentation(NACLIP):
+    """SCLIP by the type name of its own config files: another default method, and probabilities kept as they are."""
+
+    METHOD: ClassVar[str] = 'sclip'
+
+    def seg_logits(self, probabilities: Tensor) -> Tensor:
+        return probabilities
 
 
 def warn_of_unknown_words(vocabulary: Vocabulary, metadata: dict[str, str], name_path: str | os.PathLike) -> None:

@@ -1,6 +1,6 @@
 """Names x prompt templates to text embeddings, once, and cached on disk.
 
-Q names, T templates, C joint width.
+Q queries (names, or classes with all their names), T templates, C joint width.
 """
 
 import hashlib
@@ -47,17 +47,23 @@ def read_templates(path: str | os.PathLike = DEFAULT_TEMPLATES) -> tuple[str, ..
 
 @torch.no_grad()
 def text_embeddings(
-    model: CLIP, names: Sequence[str], templates: Sequence[str], batch_size: int = 256, progress: bool = True
+    model: CLIP,
+    queries: Sequence[str | Sequence[str]],
+    templates: Sequence[str],
+    batch_size: int = 256,
+    progress: bool = True,
 ) -> Tensor:
     """Unit text embeddings (Q, C): the normalised mean over templates of normalised prompt features.
 
+    A query is a name, or several that share an embedding: then their normalised mean stands for a prompt.
     Prompts are encoded in order of length, so that a batch is computed only as far as its longest prompt reaches.
 
     Raises:
         ValueError: a name is too long for the text tower in some prompt; names it.
     """
-    prompts = [template.replace('{}', name) for name in names for template in templates]
-    tokens = tokenize(prompts, model.context_length)  # (Q*T, context_length)
+    groups = [(query,) if isinstance(query, str) else query for query in queries]
+    prompts = [template.replace('{}', name) for names in groups for template in templates for name in names]
+    tokens = tokenize(prompts, model.context_length)  # (prompts, context_length)
     order = tokens.argmax(dim=-1).argsort(stable=True)  # by the position of EOT, the highest id
     features = torch.empty(len(prompts), model.text_projection.shape[1], device=model.device)
     with tqdm(total=len(prompts), desc='text embeddings', unit='prompt', disable=not progress) as bar:
@@ -65,14 +71,17 @@ def text_embeddings(
             encoded = model.encode_text(tokens[batch].to(model.device)).float()
             features[batch.to(model.device)] = F.normalize(encoded, dim=-1)
             bar.update(len(batch))
-    mean = features.unflatten(0, (len(names), len(templates))).mean(dim=1)
+    if len(prompts) > len(groups) * len(templates):
+        synonyms = [len(names) for names in groups for _ in templates]
+        features = torch.stack([F.normalize(part.mean(dim=0), dim=-1) for part in features.split(synonyms)])
+    mean = features.unflatten(0, (len(groups), len(templates))).mean(dim=1)
     return F.normalize(mean, dim=-1)
 
 
 def cached_text_embeddings(
     model: CLIP,
     weights_sha256: str,
-    names: Sequence[str],
+    queries: Sequence[str | Sequence[str]],
     templates: Sequence[str],
     cache_dir: str | os.PathLike | None = None,
     progress: bool = True,
@@ -83,13 +92,13 @@ def cached_text_embeddings(
     defaults to `default_cache_dir() / 'text'`; a folder that cannot be written to costs a warning, not the run.
     """
     key = hashlib.sha256(
-        json.dumps([CACHE_LAYOUT, weights_sha256, str(model.dtype), list(names), list(templates)]).encode()
+        json.dumps([CACHE_LAYOUT, weights_sha256, str(model.dtype), list(queries), list(templates)]).encode()
     ).hexdigest()
     path = Path(cache_dir or default_cache_dir() / 'text') / f'{key}.safetensors'
-    shape = (len(names), model.text_projection.shape[1])
+    shape = (len(queries), model.text_projection.shape[1])
     embeddings = _read_cached(path, shape)
     if embeddings is None:
-        embeddings = text_embeddings(model, names, templates, progress=progress)
+        embeddings = text_embeddings(model, queries, templates, progress=progress)
         _write_cached(path, embeddings)
     return embeddings.to(model.device)
 

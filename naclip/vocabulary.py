@@ -15,18 +15,29 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names of every class, in class order."""
+    """The names of every class, in class order.
+
+    Each name is a query of its own, unless a class's names go `together`: then the Q queries are the classes.
+    """
 
     classes: tuple[tuple[str, ...], ...]
+    together: bool = False
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The Q names, class by class."""
+        """All names, class by class."""
         return tuple(name for synonyms in self.classes for name in synonyms)
+
+    @property
+    def queries(self) -> tuple[str | tuple[str, ...], ...]:
+        """What gets a text embedding: the Q names, or the classes with all their names."""
+        return self.classes if self.together else self.names
 
     @cached_property
     def query_idx(self) -> tuple[int, ...]:
-        """The class of each of the Q names."""
+        """The class of each of the Q queries."""
+        if self.together:
+            return tuple(range(len(self.classes)))
         return tuple(i for i, synonyms in enumerate(self.classes) for _ in synonyms)
 
     def __len__(self) -> int:

@@ -64,9 +64,16 @@ def sclip_golden() -> dict[str, Tensor]:
     return _load_golden('sclip')
 
 
+@pytest.fixture(scope='session')
+def pixelclip_golden() -> dict[str, Tensor | np.ndarray]:
+    """Outputs of PixelCLIP's dense reading, on pictures of its own."""
+    return _load_golden('pixelclip')
+
+
 def _load_golden(name: str) -> dict[str, Tensor]:
     with np.load(ROOT / 'tests' / 'goldens' / f'{name}.npz') as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+        arrays = {key: file[key] for key in file.files}
+    return {key: array if array.dtype.kind == 'U' else torch.from_numpy(array) for key, array in arrays.items()}
 
 
 @pytest.fixture(scope='session')

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import eval as eval_script
+from clip.weights import PIXELCLIP_PREFIX
 from tests.conftest import ROOT
 from tests.goldens.fake_datasets import BENCHMARKS as FAKE_FOLDERS
 from tests.goldens.fake_datasets import SIZES, write_benchmark
@@ -26,8 +27,11 @@ FOLDERS = {
     'context59': 'context',
     'ade20k': 'ade20k',
     'coco_stuff164k': 'coco_stuff164k',
+    'coco_stuff10k': 'coco_stuff10k',
 }
+EIGHT = [benchmark for benchmark in FOLDERS if benchmark != 'coco_stuff10k']
 GOLDEN = json.loads((ROOT / 'tests/goldens/benchmarks_naclip.json').read_text())
+SCLIP_GOLDEN = json.loads((ROOT / 'tests/goldens/benchmarks_sclip.json').read_text())
 COUNTS = ('intersect', 'pred', 'label')
 Eval = Callable[..., tuple[int, dict | None]]
 
@@ -72,11 +76,25 @@ def test_pixel_counts_are_those_of_the_published_implementation(key: str, evalua
     benchmark, _, version = key.partition('@')
     code, record = evaluate(benchmark, '--protocol', 'naclip_v2' if version else 'naclip')
     assert code == 0
+    assert_counted(record, GOLDEN[key])
+
+
+@pytest.mark.parametrize('benchmark', SCLIP_GOLDEN)
+def test_pixel_counts_are_those_of_sclip(benchmark: str, evaluate: Eval):
+    code, record = evaluate(benchmark, '--method', 'sclip')
+    assert code == 0
+    assert (record['method'], record['protocol'], record['changes']) == ('sclip', 'sclip', {})
+    assert record['settings']['pamr_steps'] == 0
+    assert_counted(record, SCLIP_GOLDEN[benchmark])
+
+
+def assert_counted(record: dict, golden: dict) -> None:
+    """The same pixels, but for near ties."""
     tolerance = 0.001 * min(h * w for h, w in SIZES)
     for count in COUNTS:
         ours = [row[count] for row in record['classes']]
-        np.testing.assert_allclose(ours, GOLDEN[key][count], rtol=0, atol=tolerance)
-    for metric, value in GOLDEN[key]['metrics'].items():
+        np.testing.assert_allclose(ours, golden[count], rtol=0, atol=tolerance)
+    for metric, value in golden['metrics'].items():
         assert record['metrics'][metric] == pytest.approx(value, abs=0.05)
 
 
@@ -131,6 +149,43 @@ def test_headline_states_the_run(evaluate: Eval, capsys: pytest.CaptureFixture):
     ):
         assert part in line
     assert 'device' in line
+
+
+@pytest.mark.parametrize('benchmark', ['coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'])
+def test_pixelclip_with_a_checkpoint_in_its_format(benchmark: str, evaluate: Eval, state_dict: dict, tmp_path: Path):
+    import torch
+
+    path = tmp_path / 'model_final.pth'
+    torch.save({'model': {PIXELCLIP_PREFIX + name: tensor for name, tensor in state_dict.items()}}, path)
+    code, record = evaluate(benchmark, '--method', 'pixelclip', '--limit', '2')
+    assert code == 0
+    assert (record['method'], record['protocol'], record['changes']) == ('pixelclip', 'pixelclip', {})
+    settings = record['settings']
+    assert (settings['resize'], settings['input_size']) == ([2560, 640], [320, 320])
+    assert Path(settings['templates']).name == 'pixelclip.txt'
+    assert Path(settings['vocabulary']).name == f'cls_pixelclip_{benchmark}.txt'
+    _, trained = evaluate(benchmark, '--method', 'pixelclip', '--limit', '2', '--backbone', str(path))
+    assert trained['classes'] == record['classes']
+
+
+def test_pixelclip_elsewhere_is_under_protocol_naclip(evaluate: Eval):
+    _, record = evaluate('voc21', '--method', 'pixelclip', '--limit', '1')
+    assert (record['method'], record['protocol']) == ('pixelclip', 'naclip')
+
+
+def test_options_change_a_method(evaluate: Eval):
+    _, record = evaluate('voc20', '--method', 'sclip', '--pamr', 'on', '--arch', 'reduced', '--limit', '1')
+    assert (record['method'], record['protocol']) == ('csa/reduced', 'sclip')
+    assert record['changes'] == {'arch': 'reduced', 'pamr_steps': 10}
+
+
+@pytest.mark.parametrize(('method', 'pamr_steps'), [('naclip', 10), ('sclip', 0), ('clip', 0)])
+def test_methods_under_one_protocol(method: str, pamr_steps: int, evaluate: Eval):
+    _, record = evaluate('voc21', '--method', method, '--protocol', 'naclip', '--limit', '1')
+    assert (record['method'], record['protocol'], record['changes']) == (method, 'naclip', {})
+    assert record['settings']['pamr_steps'] == pamr_steps
+    assert record['settings']['logit_scale'] == 40
+    assert record['settings']['area_thd'] is None
 
 
 def test_protocol_naclip_v2_reads_whole_pictures(evaluate: Eval):
@@ -211,6 +266,33 @@ def test_published_config_files_run_unchanged(evaluate: Eval, data: Path, tmp_pa
     assert [row['pred'] for row in record['classes']] == GOLDEN['voc20']['pred']
 
 
+def test_config_files_of_sclip_run_unchanged(data: Path, tmp_path: Path, checkpoint_file: Path):
+    """The form of the config files of SCLIP's repository; their settings stand, whatever protocols say."""
+    (tmp_path / 'base_config.py').write_text(
+        "model = dict(type='CLIPForSegmentation', clip_path='ViT-B/16')\n"
+        "test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])\n"
+        "default_scope = 'mmseg'\n"
+        "log_processor = dict(by_epoch=False)\nlog_level = 'INFO'\ntest_cfg = dict(type='TestLoop')\n"
+    )
+    config = tmp_path / 'cfg_voc21.py'
+    config.write_text(
+        "_base_ = './base_config.py'\n"
+        f"model = dict(name_path='{ROOT}/configs/cls_voc21.txt', logit_scale=65, prob_thd=0.1, area_thd=0.1)\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(2048, 336), keep_ratio=True),\n"
+        "                 dict(type='LoadAnnotations'), dict(type='PackSegInputs')]\n"
+        'test_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False,\n'
+        "    sampler=dict(type='DefaultSampler', shuffle=False),\n"
+        f"    dataset=dict(type='PascalVOCDataset', data_root='{data / 'voc'}',\n"
+        "        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),\n"
+        "        ann_file='ImageSets/Segmentation/val.txt', pipeline=test_pipeline))\n"
+    )
+    argv = ['--config', str(config), '--backbone', str(checkpoint_file), '--work-dir', str(tmp_path), '--device', 'cpu']
+    assert eval_script.main(argv) == 0
+    record = json.loads((tmp_path / 'results.json').read_text())
+    assert (record['method'], record['protocol']) == ('sclip', 'config')
+    assert_counted(record, SCLIP_GOLDEN['voc21'])
+
+
 # Bad input: one clear line, exit code not 0, no results file.
 
 
@@ -242,7 +324,9 @@ def complaint(evaluate: Eval, capfd: pytest.CaptureFixture, tmp_path: Path) -> C
         (['--backbone', 'ViT-Z/99'], ['ViT-Z/99', 'ViT-B/16', 'shapes']),
         (['--arch', 'wide'], ['wide', 'reduced', 'vanilla']),
         (['--attn', 'qq'], ['qq', 'naclip', 'csa']),
+        (['--method', 'sam'], ['sam', 'naclip', 'sclip']),
         (['--protocol', 'mine'], ['mine', 'naclip_v2']),
+        (['--protocol', 'pixelclip'], ['voc21', 'coco_stuff164k', 'voc20']),
         (['--device', 'tpu'], ['tpu', 'auto', 'cuda:INDEX']),
         (['--std', '0'], ['0.0', '> 0']),
         (['--std', '-1'], ['-1.0', '> 0']),
@@ -402,7 +486,7 @@ def test_all_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: P
     assert 'not evaluated: coco_object' in run.stdout
     assert 'benchmark coco_object: no data in' in run.stdout
     table = run.stdout[run.stdout.index('=== all') :].splitlines()[2:10]
-    assert [line.split()[0] for line in table] == list(FOLDERS)
+    assert [line.split()[0] for line in table] == EIGHT
     for line in table:
         name, images, miou, published, difference, *_ = line.split()
         if name == 'coco_object':
@@ -412,3 +496,16 @@ def test_all_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: P
             assert miou == f'{record["metrics"]["mIoU"]:.2f}'
             assert float(difference) == pytest.approx(float(miou) - float(published), abs=0.011)
     assert run_script('bash', 'test_all.sh', 'reduced').returncode == 2
+
+
+@pytest.mark.slow
+def test_a_method_on_chosen_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: Path):
+    options = ['--method', 'sclip', '--backbone', str(checkpoint_file), '--data-root', str(data / 'coco_stuff10k')]
+    environment = dict(WORK_DIR=str(tmp_path / 'work'), BENCHMARKS='coco_stuff10k')
+    arguments = ['-', '-', '-', '-', 'cpu', str(tmp_path / 'run.log'), *options]
+    run = run_script('bash', 'test_all.sh', *arguments, **environment)
+    assert run.returncode == 0, run.stdout
+    record = json.loads((tmp_path / 'work/coco_stuff10k/results.json').read_text())
+    assert (record['method'], record['protocol'], record['changes']) == ('sclip', 'sclip', {})
+    (line,) = (line for line in run.stdout.splitlines() if line.startswith('coco_stuff10k  '))
+    assert line.split()[3] == '25.91'

@@ -43,6 +43,18 @@ def save_torchscript(weights: dict[str, Tensor], path: Path, dtype: torch.dtype 
         torch.jit.save(torch.jit.trace(model, examples, check_trace=False), path)
 
 
+def save_detectron2(weights: dict[str, Tensor], path: Path) -> None:
+    """As PixelCLIP's checkpoints: the CLIP that was trained, among what else a trainer saves."""
+    model = {f'sem_seg_head.predictor.clip_model.{name}': tensor for name, tensor in weights.items()}
+    others = {
+        'sem_seg_head.predictor.teacher.visual.conv1.weight': torch.zeros(3, 3),
+        'sem_seg_head.predictor.prompts': torch.zeros(4, 8),
+        'clip_pixel_mean': torch.zeros(3, 1, 1),
+    }
+    state = {'optimizer': {'state': {}, 'param_groups': [{'lr': 1e-4}]}, 'iteration': 9999}
+    torch.save({'model': others | model, **state}, path)
+
+
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half() for name, tensor in weights.items()}
 
@@ -56,6 +68,7 @@ FORMATS = {
     'torch-legacy': ('m.pth', partial(torch.save, _use_new_zipfile_serialization=False)),
     'under-state_dict': ('m.pt', lambda weights, path: torch.save({'state_dict': weights, 'epoch': 3}, path)),
     'under-model': ('m.pt', lambda weights, path: torch.save({'model': weights}, path)),
+    'detectron2': ('model_final.pth', save_detectron2),
     'safetensors': ('m.safetensors', safetensors.torch.save_file),
     'safetensors-float16': ('m.safetensors', lambda weights, path: safetensors.torch.save_file(halved(weights), path)),
 }
@@ -206,6 +219,7 @@ def test_no_state_dict(tmp_path, content):
         ({'fc.weight': torch.zeros(2, 2)}, 'visual.conv1.weight'),
         ({0: torch.zeros(2, 2)}, 'visual.conv1.weight'),
         ({'visual.layer1.0.conv1.weight': torch.zeros(1)}, 'ResNet image tower'),
+        ({'visual.trunk.stem.0.weight': torch.zeros(1)}, 'ConvNeXt image tower'),
     ],
 )
 def test_not_a_vit_clip(tmp_path, weights, message):

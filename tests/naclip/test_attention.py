@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naclip.attention import ATTENTION_FORMS, Term, attend, attention_weights, gaussian_bias
 
-FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla']
+FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity']
 GRIDS = [(3, 5), (4, 4), (5, 2), (1, 6), (1, 1)]
 
 
@@ -55,6 +55,8 @@ def literal_weights(form: str, q: Tensor, k: Tensor, grid: tuple[int, int], std:
                 return sum(parts)
             case 'vanilla':
                 return softmax([logit('qk', head, i, j) for j in every])
+            case 'identity':
+                return torch.tensor([float(i == j) for j in every], dtype=torch.float64)
 
     return torch.stack([torch.stack([row(head, i) for i in range(count)]) for head in range(heads)])
 

@@ -6,8 +6,10 @@ import pytest
 from mmengine.config import Config
 
 from naclip.configuration import (
+    apply_method,
     apply_protocol,
     benchmark_name,
+    default_protocol,
     find_step,
     load_config,
     parse_overrides,
@@ -15,6 +17,8 @@ from naclip.configuration import (
     resolve_file,
 )
 from naclip.protocols import PROTOCOLS
+from naclip.text import read_templates
+from naclip.vocabulary import read_vocabulary
 from tests.conftest import ROOT
 
 # The table of protocol `naclip`: data set, short side, prob_thd, class count.
@@ -27,6 +31,7 @@ TABLE = {
     'coco_stuff164k': ('COCOStuffDataset', 448, 0, 171),
     'city_scapes': ('CityscapesDataset', 560, 0, 19),
     'ade20k': ('ADE20KDataset', 336, 0, 150),
+    'coco_stuff10k': ('COCOStuffDataset', 336, 0, 171),
 }
 DATASET = dict(
     data_root='data/VOCdevkit/VOC2012',
@@ -41,8 +46,6 @@ def config_of(benchmark: str) -> Config:
 
 @pytest.mark.parametrize('benchmark', TABLE)
 def test_configs_are_protocol_naclip(benchmark: str):
-    from naclip.vocabulary import read_vocabulary
-
     config = config_of(benchmark)
     dataset, short_side, prob_thd, classes = TABLE[benchmark]
     assert config.test_dataloader.dataset.type == dataset
@@ -63,6 +66,80 @@ def test_protocol_naclip_v2_differs_in_three():
         if before.to_dict() != after.to_dict():
             changed[benchmark] = (after.model.slide_crop, find_step(after, 'Resize').scale[1])
     assert changed == {'voc21': (0, 336), 'voc20': (0, 336), 'coco_stuff164k': (224, 336)}
+
+
+def test_protocol_sclip():
+    """No PAMR anywhere; three benchmarks with a temperature of their own, one of them with an area threshold."""
+    changed = {}
+    for benchmark in TABLE:
+        before, after = config_of(benchmark), config_of(benchmark)
+        apply_protocol(after, 'sclip', benchmark)
+        assert after.model.pamr_steps == 0
+        assert find_step(after, 'Resize').scale == (2048, TABLE[benchmark][1])
+        rest = {key: value for key, value in after.model.items() if value != before.model.get(key)}
+        del rest['pamr_steps']
+        if rest:
+            changed[benchmark] = rest
+    assert changed == {
+        'voc21': {'logit_scale': 65, 'area_thd': 0.1},
+        'context60': {'logit_scale': 50},
+        'coco_object': {'logit_scale': 50},
+    }
+
+
+@pytest.mark.parametrize(
+    ('method', 'attn', 'arch', 'pamr_steps'),
+    [('naclip', 'naclip', 'reduced', 10), ('sclip', 'csa', 'vanilla', 0), ('clip', 'vanilla', 'vanilla', 0)],
+)
+def test_method(method: str, attn: str, arch: str, pamr_steps: int):
+    config = config_of('voc21')
+    apply_method(config, method)
+    model = config.model
+    assert (model.method, model.attn_strategy, model.arch, model.pamr_steps) == (method, attn, arch, pamr_steps)
+    assert (model.prob_thd, model.logit_scale, model.slide_crop) == (0.1, 40, 224)
+
+
+def test_naclip_refines_where_the_config_does_not():
+    config = config_of('voc21')
+    config.model.pamr_steps = 0
+    apply_method(config, 'naclip')
+    assert config.model.pamr_steps == 10
+    config.model.pamr_steps = 3
+    apply_method(config, 'naclip')
+    assert config.model.pamr_steps == 3
+
+
+def test_default_protocols():
+    config = config_of('voc21')
+    names = [default_protocol(config, method, 'voc21') for method in (None, 'naclip', 'sclip', 'clip', 'pixelclip')]
+    assert names == ['naclip', 'naclip', 'sclip', 'naclip', 'naclip']
+    assert default_protocol(config, 'pixelclip', 'voc20') == 'pixelclip'
+    config.model.type = 'CLIPForSegmentation'
+    assert [default_protocol(config, method, 'voc21') for method in (None, 'naclip')] == ['config', 'naclip']
+
+
+def test_protocol_pixelclip():
+    """Five benchmarks, whole pictures at 320 x 320, vocabularies and templates of its own."""
+    for benchmark in ('coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'):
+        config = config_of(benchmark)
+        apply_protocol(config, 'pixelclip', benchmark)
+        model = config.model
+        assert find_step(config, 'Resize').scale == (2560, 640)
+        assert (model.input_size, model.slide_crop, model.pamr_steps, model.prob_thd) == ((320, 320), 0, 0, 0)
+        assert model.synonyms_together
+        vocabulary = read_vocabulary(resolve_file(model.name_path))
+        assert len(vocabulary) == TABLE[benchmark][3]
+        assert len(vocabulary.names) == len(vocabulary)
+        assert len(read_templates(resolve_file(model.templates))) == 8
+    with pytest.raises(ValueError, match=r'pixelclip has no settings for voc21, only for coco_stuff164k, .*voc20'):
+        apply_protocol(config_of('voc21'), 'pixelclip', 'voc21')
+
+
+def test_resizing_needs_a_step_that_does():
+    config = config_of('voc20')
+    config.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
+    with pytest.raises(ValueError, match='no Resize step'):
+        apply_protocol(config, 'pixelclip', 'voc20')
 
 
 def test_default_protocol_leaves_an_edited_config_alone():

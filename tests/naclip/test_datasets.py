@@ -19,6 +19,10 @@ CONTEXT = dict(
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
     ann_file='ImageSets/SegmentationContext/val.txt',
 )
+COCO10K = dict(
+    data_prefix=dict(img_path='images/test2014', seg_map_path='annotations/test2014'),
+    reduce_zero_label=True,
+)
 COCO = dict(data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'))
 
 
@@ -28,6 +32,7 @@ COCO = dict(data_prefix=dict(img_path='images/val2017', seg_map_path='annotation
         ('PascalVOC20Dataset', 'voc', VOC, 20, 'aeroplane', 'tvmonitor', True),
         ('PascalContext60Dataset', 'context', CONTEXT, 60, 'background', 'wood', False),
         ('PascalContext59Dataset', 'context', CONTEXT, 59, 'aeroplane', 'wood', True),
+        ('COCOStuffDataset', 'coco_stuff10k', COCO10K, 171, 'person', 'wood', True),
         ('COCOObjectDataset', 'coco_object', COCO, 81, 'background', 'toothbrush', False),
     ],
 )

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from naclip.dense import dense_tokens, patch_features
-from naclip.methods import Method
+from naclip.methods import METHODS, Method
 from tests.naclip.test_attention import FORMS, literal_weights
 
-ARCHITECTURES = ['reduced', 'vanilla']
+ARCHITECTURES = ['reduced', 'vanilla', 'cls_residual']
 NACLIP_KEYS = [
     *(('reduced', form, std) for form, std in [('naclip', 5), ('naclip', 1), ('nonly', 5), ('kk', 5), ('vanilla', 5)]),
     *(('vanilla', form, 5) for form in ['naclip', 'nonly', 'kk', 'csa', 'vanilla']),
@@ -44,6 +44,27 @@ def test_tokens_as_sclip(make_model, golden, sclip_golden, i, device):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('i', range(3))
+def test_tokens_as_pixelclip(make_model, pixelclip_golden, i, device):
+    images, expected = pixelclip_golden[f'image_{i}'].to(device), pixelclip_golden[f'dense_{i}']
+    tokens, grid = dense_tokens(make_model(device).visual, images, METHODS['pixelclip'])
+    assert_near(tokens[:, 1:].unflatten(1, grid), expected)
+
+
+@torch.no_grad()
+def test_features_on_the_feature_grid(model, batch):
+    method = METHODS['pixelclip']
+    tokens, (h, w) = dense_tokens(model.visual, batch, method)
+    planes = tokens[:, 1:].mT.unflatten(-1, (h, w))
+    expected = F.normalize(F.interpolate(planes, (64, 64), mode='bilinear', align_corners=False), dim=1)
+    features = patch_features(model.visual, batch, method)
+    assert features.shape == (3, 64, 64, 64)
+    torch.testing.assert_close(features, expected.permute(0, 2, 3, 1))
+    singles = torch.cat([patch_features(model.visual, picture[None], method) for picture in batch])
+    torch.testing.assert_close(features, singles, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('std', [5.0, 1.0])
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 @pytest.mark.parametrize('attn', FORMS)
@@ -57,8 +78,8 @@ def test_last_block_as_the_formulas(model, golden, attn, arch, std):
     q, k, v = (part.view(-1, 2, 64).transpose(0, 1) for part in projected.chunk(3, dim=-1))  # (heads, N, d)
     a = literal_weights(attn, q, k, grid, std).float()
     y = last.attn.out_proj(torch.cat([a[head] @ v[head] for head in range(2)], dim=-1))[None]
-    if arch == 'vanilla':
-        y = x + y
+    if arch != 'reduced':
+        y = (x if arch == 'vanilla' else x[:, :1]) + y
         y = y + last.mlp(last.ln_2(y))
     expected = visual.ln_post(y) @ visual.proj
     assert_near(dense_tokens(visual, golden['image_1'], Method.named(attn, arch, std))[0], expected, 1e-5)

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.methods import Method
+from naclip.methods import METHODS, Method
 from naclip.pipeline import Pipeline, Settings
+from naclip.vocabulary import Vocabulary
 from tests.conftest import unambiguous
 from tests.naclip.test_attention import FORMS
 
@@ -67,7 +68,37 @@ def assert_predicted(golden, key, labels, probabilities):
     assert torch.equal(labels[0].cpu()[clear], expected[clear].long())
 
 
-@pytest.mark.parametrize('arch', ['reduced', 'vanilla'])
+@pytest.fixture
+def pixelclip(make_model, pixelclip_golden) -> Callable[..., Pipeline]:
+    def build(device='cpu', **settings: object) -> Pipeline:
+        vocabulary = Vocabulary(tuple((name,) for name in pixelclip_golden['names']))
+        method, features = METHODS['pixelclip'], pixelclip_golden['text_features']
+        return Pipeline(make_model(device), method, vocabulary, features, Settings(slide_crop=0, **settings)).to(device)
+
+    return build
+
+
+@pytest.mark.parametrize('i', range(3))
+def test_pixelclip_goldens(pixelclip, pixelclip_golden, i, device):
+    images, expected = pixelclip_golden[f'image_{i}'].to(device), pixelclip_golden[f'logits64_{i}']
+    similarity = pixelclip(device).similarity(images)
+    assert similarity.shape == (1, 3, 64, 64)
+    torch.testing.assert_close(similarity[:, :, ::4, ::4].cpu(), expected, rtol=0, atol=1e-4)
+
+
+def test_pixelclip_goes_from_the_feature_grid_to_the_original_size(pixelclip, pixelclip_golden):
+    """Pictures of any aspect are resized first; the maps are upsampled once."""
+    pipeline = pixelclip(input_size=(80, 80))
+    images = torch.rand(2, 3, 50, 90, generator=torch.Generator().manual_seed(0))
+    labels, _ = pipeline(images, (120, 216))
+    squares = F.interpolate(images, (80, 80), mode='bilinear', align_corners=False)
+    maps = F.interpolate(pipeline.similarity(squares), (120, 216), mode='bilinear', align_corners=False)
+    assert (labels[:, 0] == maps.argmax(dim=1)).float().mean() > 0.9999
+    for i in range(2):
+        assert torch.equal(pipeline(images[i : i + 1], (120, 216))[0], labels[i : i + 1])
+
+
+@pytest.mark.parametrize('arch', ['reduced', 'vanilla', 'cls_residual'])
 @pytest.mark.parametrize('attn', FORMS)
 def test_batch_equals_singles(build, batch, attn, arch):
     pipeline = build(attn=attn, arch=arch, pamr_steps=2, prob_thd=0.05, area_thd=0.05, **SLIDE)
@@ -169,6 +200,9 @@ def test_settings_defaults():
         (dict(prob_thd=None), 'prob_thd is None'),
         (dict(prob_thd=float('nan')), 'prob_thd is nan'),
         (dict(area_thd=2), 'area_thd is 2'),
+        (dict(input_size=(320, 320)), 'input_size .* with slide_crop 224: expected'),
+        (dict(input_size=(320, 0), slide_crop=0), 'input_size'),
+        (dict(input_size=(320,), slide_crop=0), 'input_size'),
     ],
 )
 def test_bad_settings(settings, message):

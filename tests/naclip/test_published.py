@@ -36,6 +36,26 @@ def test_number_of_the_protocol(benchmark: str, protocol: str, expected: float):
     assert 'NACLIP README' in note
 
 
+@pytest.mark.parametrize(('benchmark', 'expected'), [('voc21', 59.63), ('coco_stuff10k', 25.91)])
+def test_number_of_another_method(benchmark: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, method='sclip', protocol='sclip'))
+    assert (value, note) == (expected, 'SCLIP README')
+
+
+def test_methods_with_weights_of_their_own():
+    ours = dict(benchmark='voc20', method='pixelclip', protocol='pixelclip', backbone='model_final.pth')
+    value, note = published_miou(record(**ours, sha256={'weights': 'other'}))
+    assert (value, note) == (85.9, 'PixelCLIP README, ViT-B/16, SA-1B masks')
+    _, note = published_miou(record(**ours | {'backbone': 'ViT-B/16'}))
+    assert note == 'other settings: backbone ViT-B/16'
+
+
+@pytest.mark.parametrize('protocol', ['naclip', 'config'])
+def test_another_protocol_is_said(protocol: str):
+    value, note = published_miou(record(benchmark='voc21', method='sclip', protocol=protocol))
+    assert (value, note) == (59.63, f'other settings: protocol {protocol}')
+
+
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [

@@ -12,7 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from clip.model import CLIP
-from naclip.segmentor import NACLIP
+from naclip.methods import METHODS
+from naclip.segmentor import NACLIP, CLIPForSegmentation
 from tests.conftest import unambiguous
 from tests.naclip.test_pipeline import NACLIP_MODES, SCLIP_MODES
 
@@ -69,6 +70,43 @@ def test_defaults_are_those_of_the_method(build):
     assert segmentor.pipeline.method.attention.__name__ == 'naclip'
     assert segmentor.pipeline.method.architecture.__name__ == 'reduced'
     assert segmentor.pipeline.settings.slide_crop == 224
+
+
+def test_a_method_by_name(build):
+    segmentor = build(method='sclip')
+    assert segmentor.pipeline.method == METHODS['sclip']
+    assert build(method='sclip', arch='reduced').pipeline.method == METHODS['sclip'].but(architecture='reduced')
+
+
+def test_synonyms_together(build):
+    segmentor = build(synonyms_together=True, slide_crop=0, input_size=[64, 64])
+    assert segmentor.query_features.shape == (21, 64)
+    assert segmentor.query_idx.tolist() == list(range(21))
+    assert segmentor.pipeline.settings.input_size == (64, 64)
+
+
+def test_sclip_by_its_own_type_name(build):
+    segmentor = build(
+        type='CLIPForSegmentation', pamr_steps=0, pamr_stride=(8, 16), prob_thd=0.1, logit_scale=65, slide_stride=32,
+        slide_crop=64, area_thd=0.1,
+    )  # fmt: skip
+    assert isinstance(segmentor, CLIPForSegmentation)
+    assert segmentor.pipeline.method == METHODS['sclip']
+    assert segmentor.pipeline.settings.area_thd == 0.1
+
+
+@pytest.mark.parametrize('mode', SCLIP_MODES)
+def test_sclip_type_goldens(build, golden, sclip_golden, mode):
+    """`seg_logits` are class probabilities, not divided by their sum."""
+    segmentor = build(type='CLIPForSegmentation', **SCLIP_MODES[mode])
+    for i in range(3):
+        key = f'predict/{mode}/{i}'
+        size = tuple(sclip_golden[f'{key}/ori_shape'].tolist())
+        (sample,) = segmentor.predict(golden[f'image_{i}'], samples(size))
+        mean = sample.seg_logits.data.mean(dim=(1, 2))
+        torch.testing.assert_close(mean, sclip_golden[f'{key}/probs_mean_hw'], rtol=1e-4, atol=1e-5)
+        clear = unambiguous(sclip_golden, key)
+        assert torch.equal(sample.pred_sem_seg.data[clear], sclip_golden[f'{key}/label'][clear].long())
 
 
 def test_lists_will_do_for_strides(build):
@@ -192,6 +230,7 @@ def test_from_bytes_to_labels(build):
     [
         (dict(arch='big'), ValueError, "'big': choose from reduced, vanilla"),
         (dict(attn_strategy='qq'), ValueError, "'qq': choose from naclip, nonly, gav, kk, csa, vanilla"),
+        (dict(method='sam'), ValueError, "'sam': choose from naclip, sclip, pixelclip"),
         (dict(gaussian_std=0), ValueError, 'gaussian_std is 0, expected a number > 0'),
         (dict(gaussian_std=-1.0), ValueError, 'gaussian_std is -1.0'),
         (dict(logit_scale=0), ValueError, 'logit_scale is 0, expected > 0'),
@@ -201,6 +240,7 @@ def test_from_bytes_to_labels(build):
         (dict(slide_crop=112, slide_stride=224), ValueError, 'slide_crop 112 and slide_stride 224: expected'),
         (dict(pamr_steps=-1), ValueError, 'pamr_steps -1'),
         (dict(pamr_stride=()), ValueError, 'pamr_stride'),
+        (dict(input_size=(64, 64)), ValueError, 'input_size'),
         (dict(dtype='half'), ValueError, 'choose from auto, float32, float16, bfloat16'),
         (dict(clip_path='ViT-B/8'), ValueError, "'ViT-B/8'.*ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px"),
         (dict(name_path='none.txt'), FileNotFoundError, 'none.txt'),

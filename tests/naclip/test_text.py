@@ -20,6 +20,7 @@ from naclip.text import (
     read_templates,
     text_embeddings,
 )
+from tests.conftest import ROOT
 
 NAMES = ['cat', 'person in shirt', 'television monitor']
 TEMPLATES = ['a photo of a {}.', 'itap of my {}.']
@@ -41,6 +42,19 @@ def embed(model: CLIP, cache_dir: Path, weights: str = 'abc', names=NAMES, templ
 def test_query_features_as_golden(make_model, golden, voc21, device):
     features = text_embeddings(make_model(device), voc21.names, read_templates(), progress=False)
     torch.testing.assert_close(features.cpu(), golden['query_features'], rtol=0, atol=1e-4)
+
+
+def test_classes_as_pixelclip(make_model, pixelclip_golden, device):
+    """Synonyms together: the mean per template first."""
+    queries = [tuple(names.split(', ')) for names in pixelclip_golden['names']]
+    templates = read_templates(ROOT / 'prompts' / 'pixelclip.txt')
+    features = text_embeddings(make_model(device), queries, templates, progress=False)
+    torch.testing.assert_close(features.cpu(), pixelclip_golden['text_features'], rtol=0, atol=1e-4)
+
+
+def test_one_name_together_is_the_name(model):
+    together = text_embeddings(model, [(name,) for name in NAMES], TEMPLATES, progress=False)
+    assert torch.equal(together, text_embeddings(model, NAMES, TEMPLATES, progress=False))
 
 
 @torch.no_grad()
@@ -88,6 +102,7 @@ def test_second_call_encodes_nothing(model, encoded, tmp_path):
         dict(weights='abd'),
         dict(names=[*NAMES, 'dog']),
         dict(names=NAMES[::-1]),
+        dict(names=[tuple(NAMES)]),
         dict(names=['cat', 'person', 'in shirt television monitor']),
         dict(templates=TEMPLATES[:1]),
         dict(templates=['a photo of a {}', TEMPLATES[1]]),

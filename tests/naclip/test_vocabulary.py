@@ -107,3 +107,11 @@ def test_merge_synonyms_as_brute_force(counts, batch, height, width, as_tensor, 
                 for x in range(width):
                     best = max(float(scores[b, q, y, x]) for q, owner in enumerate(query_idx) if owner == k)
                     assert merged[b, k, y, x] == best
+
+
+def test_names_together():
+    apart = Vocabulary((('cat',), ('tv', 'screen')))
+    assert (apart.queries, apart.query_idx) == (('cat', 'tv', 'screen'), (0, 1, 1))
+    together = Vocabulary(apart.classes, together=True)
+    assert (together.queries, together.query_idx) == ((('cat',), ('tv', 'screen')), (0, 1))
+    assert together.names == apart.names
