@@ -6,11 +6,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from numpy.random import RandomState
 
 from clip import load_checkpoint
-from clip.model import CLIP
+from clip.model import CLIP, VisionTransformer
 from naclip import shapes
-from tools.train_shapes_clip import SIZES, contrastive_loss, image_features, main, true_captions
+from naclip.dense import dense_tokens, patch_features
+from naclip.methods import METHODS, Method
+from tools.train_shapes_clip import (
+    KEY_LOGIT,
+    SIZES,
+    View,
+    at_cls,
+    at_cls_reduced,
+    contrastive_loss,
+    embed,
+    image_features,
+    key_penalty,
+    main,
+    mean_of_patches,
+    true_captions,
+)
 
 
 @pytest.mark.slow
@@ -26,7 +43,7 @@ def test_trains_and_writes_a_checkpoint_that_clip_reads(tmp_path: Path, capsys: 
 
 def test_loss_is_that_of_clip_but_for_captions_that_are_true_as_well():
     generator = torch.Generator().manual_seed(0)
-    image, text = torch.nn.functional.normalize(torch.randn(2, 4, 8, generator=generator), dim=-1)
+    image, text = F.normalize(torch.randn(2, 4, 8, generator=generator), dim=-1)
     only_own = torch.eye(4, dtype=torch.bool)
     logits = 5 * image @ text.T
     rows = [-logits[i].log_softmax(0)[i] for i in range(4)]
@@ -51,12 +68,70 @@ def test_a_caption_is_true_where_all_it_names_is_present():
     assert true_captions(present, named).tolist() == expected
 
 
-def test_image_features_are_the_towers_own_unless_asked_otherwise():
+@pytest.fixture(scope='module')
+def visual() -> VisionTransformer:
     torch.manual_seed(0)
-    visual = CLIP(**SIZES | dict(vocab_size=10)).visual
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        plain = image_features(visual, images, reduced=False, hide_cls=False)
-        torch.testing.assert_close(plain, torch.nn.functional.normalize(visual(images), dim=-1))
-        assert not torch.allclose(plain, image_features(visual, images, reduced=True, hide_cls=False))
-        assert not torch.allclose(plain, image_features(visual, images, reduced=False, hide_cls=True))
+    return CLIP(**SIZES | dict(vocab_size=10)).visual.requires_grad_(False)
+
+
+@pytest.fixture(scope='module')
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def everything() -> View:
+    return View(torch.arange(64), torch.arange(64))
+
+
+def test_plain_reading_is_the_towers_own(visual, images, everything):
+    features, _ = image_features(visual, images, at_cls, everything, hide_cls=False)
+    torch.testing.assert_close(features, F.normalize(visual(images), dim=-1))
+    hidden, _ = image_features(visual, images, at_cls, everything, hide_cls=True)
+    assert not torch.allclose(features, hidden)
+
+
+def test_dense_reading_is_naclips(visual, images, everything):
+    features, _ = image_features(visual, images, mean_of_patches, everything, hide_cls=False)
+    expected = patch_features(visual, images, METHODS['naclip']).flatten(1, 2).mean(dim=1)
+    torch.testing.assert_close(features, F.normalize(expected, dim=-1))
+
+
+def test_reduced_reading_has_neither_residual_nor_ffn(visual, images, everything):
+    features, _ = image_features(visual, images, at_cls_reduced, everything, hide_cls=False)
+    tokens, _ = dense_tokens(visual, images, Method.named('vanilla', 'reduced'))
+    torch.testing.assert_close(features, F.normalize(tokens[:, 0], dim=-1))
+
+
+def test_small_pictures_lie_somewhere_on_the_grid(visual):
+    seen = set()
+    for seed in range(50):
+        view = View.random(24, visual, RandomState(seed))
+        assert view.own.tolist() == list(range(9))
+        rows, columns = view.places // 8, view.places % 8
+        assert (rows - rows[0]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert (columns - columns[0]).tolist() == [0, 1, 2] * 3
+        assert rows.max() < 8
+        seen.add(int(view.places[0]))
+    assert min(seen) == 0
+    assert max(seen) == 5 * 8 + 5
+
+
+def test_patches_of_full_pictures_are_sometimes_dropped(visual, images):
+    counts = set()
+    for seed in range(20):
+        view = View.random(64, visual, RandomState(seed))
+        assert torch.equal(view.own, view.places)
+        assert len(view.own.unique()) == len(view.own)
+        tokens, _ = visual.embed(images)
+        torch.testing.assert_close(embed(visual, images, view), tokens[:, view.tokens])
+        counts.add(len(view.own))
+    assert counts == {32, 64}
+
+
+def test_key_penalty_is_zero_where_keys_are_as_asked():
+    directions = torch.eye(4).repeat(1, 2)[:, :4]
+    keys = torch.cat([directions, -directions]) * (KEY_LOGIT * 4**0.5) ** 0.5  # (N, d), s ‖k‖² = KEY_LOGIT, mean 0
+    assert key_penalty(keys[None, None]).item() == pytest.approx(0, abs=1e-6)
+    assert key_penalty(1.5 * keys[None, None]).item() == pytest.approx((1.5**2 - 1) ** 2, rel=1e-4)
+    assert key_penalty(keys[None, None] + 1).item() > 0.1
