@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from clip import available_models
+from clip import DTYPES, available_models
 from naclip.attention import ATTENTION_FORMS
 from naclip.cli import OneLineParser, positive
 from naclip.methods import ARCHITECTURES, METHODS
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
     add('--device', type=device, default='auto', help='auto, cpu, cuda or cuda:INDEX')
+    add('--dtype', choices=('auto', *DTYPES), help='of the towers; auto, the default: float16 on CUDA, else float32')
     add('--limit', type=positive, metavar='N', help='evaluate the first N pictures only')
     add('--work-dir', metavar='DIR', help='where results.json and the logs go; default: work_dirs/<config>')
     add('--show-dir', metavar='DIR', help='write picture, ground truth and prediction side by side here')

@@ -16,7 +16,7 @@ from clip.model import CLIP, build_model
 from clip.tokenizer import CONTEXT_LENGTH, tokenize
 from clip.weights import Checkpoint, available_models, open_checkpoint
 
-__all__ = ['CLIP', 'CONTEXT_LENGTH', 'MEAN', 'STD', 'available_models', 'load', 'load_checkpoint', 'tokenize']
+__all__ = ['CLIP', 'CONTEXT_LENGTH', 'DTYPES', 'MEAN', 'STD', 'available_models', 'load', 'load_checkpoint', 'tokenize']
 
 # Per-channel statistics of CLIP's training pictures, RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)

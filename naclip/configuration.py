@@ -14,7 +14,7 @@ from naclip.protocols import PROTOCOLS
 
 DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
 REPOSITORY = Path(__file__).parents[1]
-MACHINE_KEYS = ('clip_path', 'device', 'download_root', 'cache_dir')  # no part of a protocol
+MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir')  # no part of a protocol
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
 READING_STEPS = {
     'LoadImageFromFile': 'img_path',
@@ -146,6 +146,7 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
         'attn_strategy': options.attn,
         'gaussian_std': options.std,
         'pamr_steps': pamr_steps.get(options.pamr),
+        'dtype': options.dtype,
     }
     config.model.update({key: value for key, value in given.items() if value is not None})
     overrides = parse_overrides(options.cfg_options)

@@ -4,7 +4,8 @@ Source: Araslanov and Roth, 'Single-Stage Semantic Segmentation from Image Label
 Shapes: B pictures; M maps; H, W pixels; P = 8 * len(dilations) neighbours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,8 @@ from torch import Tensor
 
 STEPS = 10
 DILATIONS = (8, 16)
-SCRATCH_BYTES = 8 << 20  # for a group of maps; groups this small stay in a CPU's cache through all steps
+# Working memory for a group of maps. On a CPU, groups this small stay in the cache through all steps.
+SCRATCH_BYTES = {'cpu': 8 << 20, 'cuda': 256 << 20}
 
 
 def pamr(
@@ -20,12 +22,12 @@ def pamr(
     maps: Tensor,
     steps: int = STEPS,
     dilations: Sequence[int] = DILATIONS,
-    scratch_bytes: int = SCRATCH_BYTES,
+    scratch_bytes: int | None = None,
 ) -> Tensor:
     """Refine maps (B, M, H, W) along a picture (B, 3, H, W) of the same size: (B, M, H, W), float32.
 
-    The neighbours' weights are computed once; then the maps take all steps in groups whose working memory is
-    about `scratch_bytes` (at least one map a group). The grouping changes nothing.
+    The neighbours' weights are computed once; then the maps take all steps in groups whose working memory is at most
+    `scratch_bytes` (one map's, if that is more; default: what suits the device). The grouping changes nothing.
 
     Raises:
         ValueError: picture and maps differ in size; negative steps; no dilation, or one below 1.
@@ -38,14 +40,26 @@ def pamr_(
     maps: Tensor,
     steps: int = STEPS,
     dilations: Sequence[int] = DILATIONS,
-    scratch_bytes: int = SCRATCH_BYTES,
+    scratch_bytes: int | None = None,
 ) -> Tensor:
     """As `pamr`, in place: `maps` are float32, are overwritten, and are returned."""
     if image.shape[-2:] != maps.shape[-2:] or len(image) != len(maps):
         raise ValueError(f'PAMR needs picture and maps of one size, got {tuple(image.shape)} and {tuple(maps.shape)}')
     if steps < 0 or not dilations or min(dilations) < 1:
         raise ValueError(f'PAMR needs steps >= 0 and dilations >= 1, got steps {steps}, dilations {tuple(dilations)}')
+    if scratch_bytes is None:
+        scratch_bytes = SCRATCH_BYTES.get(maps.device.type, SCRATCH_BYTES['cuda'])
     weights = affinity(image.float(), dilations)  # (B, P, H, W)
+    fused_step = _fused_step() if maps.is_cuda and maps.is_contiguous() else None
+    if fused_step:
+        refine_fused(maps, weights, steps, dilations, scratch_bytes, fused_step)
+    else:
+        refine(maps, weights, steps, dilations, scratch_bytes)
+    return maps
+
+
+def refine(maps: Tensor, weights: Tensor, steps: int, dilations: Sequence[int], scratch_bytes: int) -> None:
+    """Take maps (B, M, H, W) through all steps, in place, in plain PyTorch."""
     reach = max(dilations)
     padded_size = (maps.shape[-2] + 2 * reach, maps.shape[-1] + 2 * reach)
     group = max(scratch_bytes // (2 * 4 * len(maps) * padded_size[0] * padded_size[1]), 1)
@@ -61,7 +75,38 @@ def pamr_(
                 torch.mul(neighbour, weight, out=result) if i == 0 else result.addcmul_(neighbour, weight)
             x, y = y, x
         part.copy_(_inside(x, reach))
-    return maps
+
+
+def refine_fused(
+    maps: Tensor, weights: Tensor, steps: int, dilations: Sequence[int], scratch_bytes: int, step: Callable
+) -> None:
+    """As `refine`, with one kernel a step: `naclip.pamr_triton.step`, or one of its signature."""
+    offsets = torch.tensor(neighbour_offsets(dilations), dtype=torch.int32, device=maps.device)  # (P, 2)
+    group = max(scratch_bytes // (4 * maps.shape[-2] * maps.shape[-1]), 1)
+    scratch = maps.new_empty(min(group, maps.shape[1]), *maps.shape[-2:])
+    for picture, picture_weights in zip(maps, weights, strict=True):
+        for part in picture.split(group):
+            x, y = part, scratch[: len(part)]  # (m, H, W)
+            for _ in range(steps):
+                step(x, picture_weights, offsets, y)
+                x, y = y, x
+            if steps % 2:
+                part.copy_(x)
+
+
+@cache
+def _fused_step() -> Callable | None:
+    """The Triton kernel; None where PyTorch came without Triton."""
+    try:
+        from naclip.pamr_triton import step
+    except ImportError:
+        return None
+    return step
+
+
+def neighbour_offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows and columns from a pixel to its P neighbours, dilation by dilation, row by row."""
+    return [(y, x) for d in dilations for y in (-d, 0, d) for x in (-d, 0, d) if y or x]
 
 
 def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
@@ -89,16 +134,13 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
 
 
 def _neighbours(padded: Tensor, reach: int, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Views of the P neighbours of every pixel, dilation by dilation, row by row: each (B, M, H, W).
+    """Views of the P neighbours of every pixel, in the order of `neighbour_offsets`: each (B, M, H, W).
 
     `padded` (B, M, H + 2 reach, W + 2 reach) has a border as wide as the largest dilation.
     """
     height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
-    for dilation in dilations:
-        for dy in (-dilation, 0, dilation):
-            for dx in (-dilation, 0, dilation):
-                if dy or dx:
-                    yield padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+    for y, x in neighbour_offsets(dilations):
+        yield padded[..., reach + y : reach + y + height, reach + x : reach + x + width]
 
 
 def _inside(padded: Tensor, reach: int) -> Tensor:

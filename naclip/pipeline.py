@@ -17,7 +17,7 @@ from naclip.methods import Method
 from naclip.pamr import DILATIONS, pamr_
 from naclip.regions import check_dependencies, find_regions, vote
 from naclip.vocabulary import Vocabulary
-from naclip.windows import sliding_logits, window_boxes
+from naclip.windows import Window, look_through, merge_windows, window_boxes
 
 
 @dataclass(frozen=True)
@@ -105,48 +105,67 @@ class Pipeline(nn.Module):
     def similarity(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> cosines of patches and names (B, Q, h, w), float32."""
         cls, patches = features(self.net.visual, images, self.method)
-        cosines = torch.einsum('bhwc,qc->bqhw', patches.float(), self.query_features)
-        return cosines * (cls.float() @ self.query_features.T)[..., None, None] if self.settings.cls_weight else cosines
+        cosines = self.compare(patches)
+        return cosines * self.compare(cls[:, None, None]) if self.settings.cls_weight else cosines
+
+    def compare(self, features: Tensor) -> Tensor:
+        """Unit vectors of patches (B, h, w, C) -> their cosines with the names (B, Q, h, w), float32."""
+        return torch.einsum('bhwc,qc->bqhw', features.float(), self.query_features)
+
+    def logits(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Cosines per pixel, averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W)."""
+        return self.merge(self.look(images), images.shape[-2:], size)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> cosines per pixel, averaged over the windows (B, Q, H, W).
-
-        With an `input_size` there are no windows, and the maps stay on the feature grid (B, Q, h, w).
-        """
+    def look(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> cosines of all windows' patches, side by side (B, Q, R*h, C*w)."""
         if self.settings.input_size:
             return self.similarity(F.interpolate(images, self.settings.input_size, mode='bilinear'))
-        boxes = window_boxes(images.shape[-2:], self.settings.slide_crop, self.settings.slide_stride)
-        return sliding_logits(images, boxes, self.similarity)
+        return look_through(images, self._boxes(images.shape[-2:]), self.similarity)
+
+    def merge(self, seen: Tensor, size: tuple[int, int], target: tuple[int, int] | None = None) -> Tensor:
+        """What `look` saw of pictures of `size` (H, W) -> cosines per pixel (B, Q, *target), default (H, W)."""
+        if self.settings.input_size:  # one look at the whole picture, which has no size of its own
+            size = target or size
+        return merge_windows(seen, self._boxes(size), size, target)
+
+    def _boxes(self, size: tuple[int, int]) -> list[Window]:
+        return window_boxes(size, self.settings.slide_crop, self.settings.slide_stride)
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, Q, ., .) of pictures (B, 3, H, W) -> class probabilities at `size` (B, K, *size)."""
-        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+    def probabilities_(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Class probabilities at the logits' size: (B, 3, H, W), (B, Q, *size) -> (B, K, *size).
+
+        Works in place: `logits` become the names' probabilities.
+        """
         if self.settings.pamr_steps:
-            images = F.interpolate(images, size, mode='bilinear', align_corners=False)
+            images = F.interpolate(images, logits.shape[-2:], mode='bilinear', align_corners=False)
             pamr_(images, logits, self.settings.pamr_steps, self.settings.pamr_stride)
         probabilities = class_probabilities(logits, self.vocabulary.query_idx, self.settings.logit_scale)
         if self.settings.area_thd is not None:
             probabilities = suppress_small_classes(probabilities, self.settings.area_thd)
         return probabilities
 
-    def label(self, images: Tensor, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """As `probabilities`, and the labels (B, 1, *size) that follow: labels, probabilities."""
-        probabilities = self.probabilities(images, logits, size)
-        labels = decide(probabilities, self.settings.prob_thd)
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """Class probabilities (B, K, H, W) -> labels (B, 1, H, W)."""
+        return decide(probabilities, self.settings.prob_thd)
+
+    def label_(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As `probabilities_`, and the labels (B, 1, *size) that follow: labels, probabilities."""
+        probabilities = self.probabilities_(images, logits)
+        labels = self.decide(probabilities)
         if self.method.regions:
-            labels = self.vote_in_regions(images, labels, F.interpolate(logits, size, mode='bilinear'))
+            labels = self.vote_in_regions(images, labels, logits)
         return labels, probabilities
 
     @torch.no_grad()
-    def vote_in_regions(self, images: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+    def vote_in_regions(self, images: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
         """Labels (B, 1, H, W) -> same: the class of the most frequent name in each region of the picture.
 
-        Names are those of the highest logits (B, Q, H, W); where a label is not their class, the label's first name.
+        Names are those of the highest scores (B, Q, H, W); where a label is not their class, the label's first name.
         """
-        first = torch.searchsorted(self.query_idx, torch.arange(len(self.vocabulary), device=logits.device))  # (K,)
-        names = logits.argmax(dim=1, keepdim=True)
+        first = torch.searchsorted(self.query_idx, torch.arange(len(self.vocabulary), device=scores.device))  # (K,)
+        names = scores.argmax(dim=1, keepdim=True)
         names = torch.where(self.query_idx[names] == labels, names, first[labels])
         behind = int((self.query_idx == BACKGROUND).sum()) if self.settings.background else 0
         names = (names - behind) % len(self.query_idx)  # the smallest wins a tie
@@ -160,4 +179,4 @@ class Pipeline(nn.Module):
 
     def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
-        return self.label(images, self.logits(images), size)
+        return self.label_(images, self.logits(images, size))

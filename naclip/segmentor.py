@@ -125,10 +125,7 @@ class NACLIP(BaseSegmentor):
         return self.pipeline.patch_features(inputs)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample] | None = None) -> Tensor:
-        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W).
-
-        On the feature grid where an `input_size` is set.
-        """
+        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W)."""
         return self.pipeline.logits(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
@@ -142,9 +139,10 @@ class NACLIP(BaseSegmentor):
         """
         if data_samples is None:
             data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
-        logits = self.encode_decode(inputs)
+        seen = self.pipeline.look(inputs)
         for i, sample in enumerate(data_samples):
-            labels, probabilities = self.pipeline.label(inputs[i : i + 1], logits[i : i + 1], sample.ori_shape[:2])
+            logits = self.pipeline.merge(seen[i : i + 1], inputs.shape[-2:], tuple(sample.ori_shape[:2]))
+            labels, probabilities = self.pipeline.label_(inputs[i : i + 1], logits)
             sample.set_data(
                 {
                     'seg_logits': PixelData(data=self.seg_logits(probabilities)[0]),

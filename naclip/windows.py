@@ -1,6 +1,6 @@
 """Sliding windows: where they lie, and how what is seen through them becomes one map.
 
-Shapes: B pictures; H, W pixels; h, w patch grid of a window; Q names.
+Shapes: B pictures; H, W pixels; h, w patch grid of a window; R, C rows and columns of windows; Q names.
 """
 
 from collections.abc import Callable
@@ -47,29 +47,67 @@ def _spans(side: int, crop: int, stride: int) -> list[tuple[int, int]]:
     return [(max(end - crop, 0), end) for end in ends]
 
 
-def sliding_logits(images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Average over windows, upsampled to the pixel: (B, 3, H, W) -> (B, Q, H, W).
+def sliding_logits(
+    images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None
+) -> Tensor:
+    """Upsample the windows' logits to pixels, average where windows overlap, resize: (B, 3, H, W) -> (B, Q, *size).
 
-    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w).
+    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w). `size` is
+    (H, W) if not given. All interpolation is bilinear, with align_corners off.
     """
-    crops = torch.stack([images[:, :, b.top : b.bottom, b.left : b.right] for b in boxes], dim=1).flatten(0, 1)
-    owners = [(picture, box) for picture in range(len(images)) for box in boxes]
-    height, width = crops.shape[-2:]
-    at_once = max(PIXELS_AT_ONCE // (height * width), 1)
-    total = None
-    for first in range(0, len(crops), at_once):
-        logits = logits_of(crops[first : first + at_once])  # (n, Q, h, w)
-        if total is None:
-            total = logits.new_zeros(len(images), logits.shape[1], *images.shape[-2:])
-        for (picture, box), window in zip(owners[first:], logits, strict=False):
-            area = total[picture, :, box.top : box.bottom, box.left : box.right]
-            area += F.interpolate(window[None], (height, width), mode='bilinear', align_corners=False)[0]
-    return total.div_(coverage(boxes, images.shape[-2:]).to(total))
+    return merge_windows(look_through(images, boxes, logits_of), boxes, images.shape[-2:], size)
 
 
-def coverage(boxes: list[Window], size: tuple[int, int]) -> Tensor:
-    """How many windows see each pixel: (H, W)."""
-    count = torch.zeros(size)
-    for box in boxes:
-        count[box.top : box.bottom, box.left : box.right] += 1
-    return count
+def cut(images: Tensor, boxes: list[Window]) -> Tensor:
+    """What is seen through the windows: (B, 3, H, W) -> (B * len(boxes), 3, crop, crop)."""
+    return torch.stack([images[:, :, b.top : b.bottom, b.left : b.right] for b in boxes], dim=1).flatten(0, 1)
+
+
+def look_through(images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The logits of all windows, laid side by side in their rows and columns: (B, 3, H, W) -> (B, Q, R*h, C*w)."""
+    crops = cut(images, boxes)
+    at_once = max(PIXELS_AT_ONCE // crops[0, 0].numel(), 1)
+    logits = torch.cat([logits_of(some) for some in crops.split(at_once)])  # (B * R * C, Q, h, w)
+    by_place = logits.unflatten(0, (len(images), len(row_spans(boxes)), len(column_spans(boxes))))
+    return by_place.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def merge_windows(
+    logits: Tensor, boxes: list[Window], size: tuple[int, int], target: tuple[int, int] | None = None
+) -> Tensor:
+    """What `look_through` saw of pictures of `size` (H, W), as maps: (B, Q, R*h, C*w) -> (B, Q, *target).
+
+    Upsampling, averaging and resizing are linear, and treat rows and columns apart. So each is one matrix for rows
+    and one for columns, and their products do all three at once, without maps of any size in between.
+    """
+    target = target or size
+    rows = _merging_matrix(row_spans(boxes), logits.shape[-2], size[0], target[0]).to(logits)  # (target H, R*h)
+    columns = _merging_matrix(column_spans(boxes), logits.shape[-1], size[1], target[1]).to(logits)  # (target W, C*w)
+    return rows @ logits @ columns.T
+
+
+def row_spans(boxes: list[Window]) -> list[tuple[int, int]]:
+    """First row and the one after the last, of each of the R rows of windows."""
+    return list(dict.fromkeys((box.top, box.bottom) for box in boxes))
+
+
+def column_spans(boxes: list[Window]) -> list[tuple[int, int]]:
+    """First column and the one after the last, of each of the C columns of windows."""
+    return list(dict.fromkeys((box.left, box.right) for box in boxes))
+
+
+def _merging_matrix(spans: list[tuple[int, int]], cells: int, side: int, target: int) -> Tensor:
+    """Along one side: the windows' cells -> pixels, averaged over windows, resized: (target, cells)."""
+    each = cells // len(spans)
+    upsample = _interpolation_matrix(each, spans[0][1] - spans[0][0])
+    merge, seen = torch.zeros(side, cells), torch.zeros(side, 1)
+    for i, (first, end) in enumerate(spans):
+        merge[first:end, i * each : (i + 1) * each] = upsample
+        seen[first:end] += 1
+    merge /= seen
+    return merge if target == side else _interpolation_matrix(side, target) @ merge
+
+
+def _interpolation_matrix(source: int, target: int) -> Tensor:
+    """Linear interpolation of `source` values to `target` ones, align_corners off: (target, source)."""
+    return F.interpolate(torch.eye(source)[None], target, mode='linear', align_corners=False)[0].T

@@ -1,7 +1,10 @@
 """PAMR, against the goldens and against its definition written with explicit loops."""
 
 import math
+import os
 import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from naclip.pamr import affinity, pamr, pamr_
+from naclip.pamr import affinity, pamr, pamr_, refine, refine_fused
+from tests.conftest import ROOT
+from tools.benchmark import peak_bytes
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 DILATIONS = st.sampled_from([(1,), (2,), (1, 2), (2, 1), (3, 9), (8, 16), (1, 1), (1, 2, 4, 8, 12, 24)])
@@ -172,3 +177,60 @@ def test_computes_in_float32():
 def test_bad_arguments(image, maps, steps, dilations, message):
     with pytest.raises(ValueError, match=message):
         pamr(torch.zeros(image), torch.zeros(maps), steps, dilations)
+
+
+def python_step(source: Tensor, weights: Tensor, offsets: Tensor, target: Tensor) -> None:
+    """What a fused step must do, written by gathering."""
+    height, width = source.shape[-2:]
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    target.zero_()
+    for weight, (dy, dx) in zip(weights, offsets.tolist(), strict=True):
+        target += weight * source[:, (rows + dy).clamp(0, height - 1), (columns + dx).clamp(0, width - 1)]
+
+
+@pytest.mark.parametrize('steps', [0, 1, 2, 3])
+@pytest.mark.parametrize('scratch_bytes', [0, 4 * 9 * 14 * 2, 1 << 30])
+def test_fused_steps_as_plain_ones(steps, scratch_bytes):
+    image, maps = random(3, 9, 14, count=2), random(5, 9, 14, count=2, seed=1)
+    expected = pamr(image, maps, steps, (2, 5))
+    refine_fused(maps, affinity(image, (2, 5)), steps, (2, 5), scratch_bytes, python_step)
+    torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
+
+
+INTERPRETED = """
+import torch
+from naclip.pamr import affinity, pamr, refine_fused
+from naclip.pamr_triton import step
+
+generator = torch.Generator().manual_seed(0)
+image, maps = torch.randn(2, 3, 11, 17, generator=generator), torch.randn(2, 11, 11, 17, generator=generator)
+expected = pamr(image, maps, 3, (2, 16))
+refine_fused(maps, affinity(image, (2, 16)), 3, (2, 16), 4 * 11 * 17 * 9, step)
+torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
+"""
+
+
+def test_triton_kernel_under_its_interpreter():
+    """The kernel's arithmetic, without a GPU; Triton takes this variable at import only."""
+    pytest.importorskip('triton')
+    environment = os.environ | {'TRITON_INTERPRET': '1', 'PYTHONPATH': str(ROOT)}
+    run = subprocess.run([sys.executable, '-c', INTERPRETED], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.cuda
+def test_triton_kernel_on_the_device():
+    image, maps = random(3, 75, 101).cuda(), random(13, 75, 101, seed=1).cuda()
+    expected = maps.clone()
+    refine(expected, affinity(image), 10, (8, 16), 1 << 20)
+    torch.testing.assert_close(pamr(image, maps), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('maps', [21, 64])
+def test_memory_is_bounded(maps):
+    """Beyond the maps: the neighbours' weights, what computes them, and the scratch that was granted."""
+    image, x = random(3, 60, 80), random(maps, 60, 80, seed=1)
+    one_map, scratch = 4 * 60 * 80, 300_000
+    extra = peak_bytes(torch.device('cpu'), pamr_, image, x, 10, (8, 16), scratch)
+    assert extra <= scratch + (16 + 40) * one_map
+    assert extra < 4 * 16 * maps * one_map / 10  # the published form holds 16 copies of all maps

@@ -48,7 +48,7 @@ def test_naclip_goldens(build, golden, mode, i, device):
     if f'logits_every4/{mode}/{i}' in golden:
         expected = golden[f'logits_every4/{mode}/{i}']
         torch.testing.assert_close(logits[:, :, ::4, ::4].cpu(), expected, rtol=0, atol=1e-4)
-    labels, probabilities = pipeline.label(images, logits, tuple(golden[f'{key}/ori_shape'].tolist()))
+    labels, probabilities = pipeline(images, tuple(golden[f'{key}/ori_shape'].tolist()))
     shares = probabilities / probabilities.sum(dim=1, keepdim=True)
     assert_predicted(golden, key, labels, shares)
 
@@ -230,21 +230,21 @@ def test_refinement_sees_the_resized_picture(build, golden):
     images = golden['image_1']
     small = F.interpolate(images, (40, 56), mode='bilinear', align_corners=False)
     plain, refined = build(slide_crop=0), build(slide_crop=0, pamr_steps=3, pamr_stride=(1, 3))
-    logits = plain.logits(images)
-    resized = F.interpolate(logits, (40, 56), mode='bilinear', align_corners=False)
-    expected = refined.probabilities(small, resized, (40, 56))
-    torch.testing.assert_close(refined.probabilities(images, logits, (40, 56)), expected)
-    assert not torch.allclose(expected, plain.probabilities(images, logits, (40, 56)), atol=1e-4)
+    resized = F.interpolate(plain.logits(images), (40, 56), mode='bilinear', align_corners=False)
+    expected = refined.probabilities_(small, resized.clone())
+    torch.testing.assert_close(refined.probabilities_(images, resized.clone()), expected)
+    torch.testing.assert_close(refined(images, (40, 56))[1], expected)
+    assert not torch.allclose(expected, plain.probabilities_(images, resized), atol=1e-4)
 
 
-@pytest.mark.parametrize('size', [(80, 112), (40, 50)])
-def test_logits_are_left_as_they_are(build, golden, size):
-    pipeline = build(pamr_steps=2, **SLIDE)
-    logits = pipeline.logits(golden['image_1'])
-    before = logits.clone()
-    first = pipeline.probabilities(golden['image_1'], logits, size)
-    assert torch.equal(logits, before)
-    assert torch.equal(pipeline.probabilities(golden['image_1'], logits, size), first)
+def test_what_was_seen_serves_any_number_of_sizes(build, golden):
+    pipeline, images = build(pamr_steps=2, **SLIDE), golden['image_1']
+    seen = pipeline.look(images)
+    for size in ((80, 112), (40, 50), (80, 112)):
+        logits = pipeline.merge(seen, (80, 112), size)
+        torch.testing.assert_close(logits, pipeline.logits(images, size), rtol=0, atol=0)
+        labels = pipeline.decide(pipeline.probabilities_(images, logits))
+        assert torch.equal(labels, pipeline(images, size)[0])
 
 
 def test_no_gradients_are_kept(build, golden):

@@ -1,0 +1,89 @@
+"""The benchmark script: its literal pipeline is right, and it reports what it measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip.model import CLIP
+from naclip.methods import Method
+from naclip.pamr import pamr
+from naclip.pipeline import Pipeline, Settings
+from naclip.text import text_embeddings
+from naclip.vocabulary import Vocabulary
+from tests.conftest import ROOT
+from tools import benchmark
+
+
+@pytest.fixture
+def pipeline(model: CLIP, voc21: Vocabulary, golden: dict) -> Pipeline:
+    settings = Settings(slide_crop=64, slide_stride=32, pamr_steps=3, prob_thd=0.05)
+    return Pipeline(model, Method.named('naclip', 'reduced'), voc21, golden['query_features'], settings)
+
+
+@torch.no_grad()
+def test_literal_pipeline_labels_as_the_pipeline(pipeline: Pipeline, golden: dict):
+    for i in range(3):
+        images = golden[f'image_{i}']
+        torch.testing.assert_close(benchmark.literal_logits(pipeline, images), pipeline.logits(images))
+        labels, _ = pipeline(images, (90, 120))
+        assert (benchmark.literal_prediction(pipeline, images, (90, 120)) == labels).float().mean() > 0.999
+
+
+@pytest.mark.parametrize('key', ['10/8-16', '3/1-2-4-8-12-24'])
+def test_literal_pamr_as_golden(golden: dict, key: str):
+    steps, dilations = int(key.split('/')[0]), [int(d) for d in key.split('/')[1].split('-')]
+    literal = benchmark.literal_pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations)
+    torch.testing.assert_close(literal, golden[f'pamr/{key}'], rtol=0, atol=1e-5)
+    torch.testing.assert_close(pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations), literal)
+
+
+@torch.no_grad()
+def test_literal_text_as_the_text_stage(model: CLIP):
+    names, templates = ['cat', 'tv monitor'], ['a photo of a {}.', 'the {} in a very long scene.']
+    mine = text_embeddings(model, names, templates, progress=False)
+    torch.testing.assert_close(benchmark.literal_text(model, names, templates), mine)
+
+
+def test_peak_memory_is_that_of_the_tensors():
+    def call():
+        first = torch.zeros(1000)
+        second = first + 1
+        del first
+        return second + torch.zeros(500).sum()
+
+    call()
+    assert 8_000 <= benchmark.peak_bytes(torch.device('cpu'), call) <= 11_000
+
+
+def test_report(tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    config = tmp_path / 'cfg_x.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/cfg_voc20.py'\n"
+        f"model = dict(slide_crop=64, slide_stride=32, name_path='{ROOT}/configs/cls_voc20.txt')\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(2048, 80), keep_ratio=True),\n"
+        "                 dict(type='PackSegInputs')]\n"
+        'test_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n'
+    )
+    out = tmp_path / 'report.json'
+    argv = ['--config', str(config), '--backbone', str(checkpoint_file), '--size', '90', '120', '--device', 'cpu']
+    argv += ['--rounds', '1', '--maps', '3', '--prompts', '80', '--dtype', 'bfloat16', '--json', str(out)]
+    benchmark.main(argv)
+    record, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert (record['input'], record['windows'], record['names']) == ([80, 107], 6, 30)
+    assert record['dtype'] == 'bfloat16'
+    assert 0.8 < record['agreement'] <= 1
+    assert record['pamr'][0]['maps'] == 3
+    for stage in ('whole', 'tower alone', 'PAMR', 'literal', 'decision'):
+        assert record['seconds'][stage] > 0
+        assert stage in printed
+    assert record['whole_to_tower'] > 0
+    assert f'literal / whole {record["literal_to_whole"]:.1f}' in printed
+
+
+@pytest.mark.slow
+def test_sweep_draws_a_plot(tmp_path: Path):
+    rows = benchmark.sweep(torch.device('cpu'), 1, tmp_path / 'plot.png', scale=0.1)
+    assert {row['swept'] for row in rows} == {'pixels', 'names'}
+    assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
