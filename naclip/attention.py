@@ -91,8 +91,13 @@ def identity(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Te
     return [Term(nothing, nothing, others)]
 
 
+def qkv(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
+    """softmax(s q q^T) + softmax(s k k^T) + softmax(s v v^T), a sum: CLIPtrase, arXiv:2407.08268."""
+    return [Term(q, q), Term(k, k), Term(v, v)]
+
+
 ATTENTION_FORMS: Mapping[str, AttentionForm] = {
-    form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla, identity)
+    form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla, identity, qkv)
 }
 
 

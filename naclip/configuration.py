@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 
 from naclip.methods import find_method
 from naclip.pamr import STEPS as PAMR_STEPS
@@ -16,7 +16,11 @@ DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
 REPOSITORY = Path(__file__).parents[1]
 MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir')  # no part of a protocol
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
-READING_STEPS = {'LoadImageFromFile': 'img_path', 'LoadAnnotations': 'seg_map_path'}
+READING_STEPS = {
+    'LoadImageFromFile': 'img_path',
+    'LoadAnnotations': 'seg_map_path',
+    'LoadWideAnnotations': 'seg_map_path',
+}
 
 
 def load_config(path: str | os.PathLike) -> Config:
@@ -59,6 +63,7 @@ def apply_method(config: Config, name: str) -> None:
         attn_strategy=method.attention.__name__,
         arch=method.architecture.__name__,
         gaussian_std=method.gaussian_std,
+        **({'slide_crop': 0} if method.regions else {}),
         pamr_steps=(config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0,
     )
 
@@ -85,14 +90,45 @@ def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
     if not PROTOCOLS[protocol].covers(benchmark):
         known = ', '.join(PROTOCOLS[protocol].benchmarks)
         raise ValueError(f'protocol {protocol} has no settings for {benchmark}, only for {known}; name another')
-    changes = PROTOCOLS[protocol].changes(benchmark)
-    scale = changes.pop('resize', None)
-    if scale:
-        resize = find_step(config, 'Resize')
-        if resize is None:
-            raise ValueError(f'protocol {protocol} resizes pictures, but the config has no Resize step')
-        resize.scale = scale
-    config.model.update(changes)
+    for key, value in PROTOCOLS[protocol].changes(benchmark).items():
+        if key in HARNESS_KEYS:
+            HARNESS_KEYS[key](config, value)
+        else:
+            config.model[key] = value
+
+
+def _resize(config: Config, scale: tuple[int, int]) -> None:
+    """Pictures become the largest that fit in (long side, short side); the ground truth stays."""
+    step = find_step(config, 'Resize')
+    if step is None:
+        raise ValueError('the protocol resizes pictures, but the config has no Resize step; name another protocol')
+    step.scale = scale
+
+
+def _crop(config: Config, side: int) -> None:
+    """Pictures and ground truth become squares: their middle, once their short side is `side`."""
+    dataset = config.test_dataloader.dataset
+    loading = [step for step in dataset.pipeline if step.type in READING_STEPS]
+    dataset.pipeline = [*loading, ConfigDict(type='CentreSquare', side=side), ConfigDict(type='PackSegInputs')]
+
+
+def _ignored_is_background(config: Config, value: bool) -> None:
+    """Ignored pixels of the ground truth become background."""
+    if value:
+        config.test_dataloader.dataset.pipeline.insert(-1, ConfigDict(type='IgnoredToBackground'))
+
+
+def _labelled_only(config: Config, value: bool) -> None:
+    """mIoU is the mean over the classes that the ground truth has."""
+    config.test_evaluator.labelled_only = value
+
+
+HARNESS_KEYS = {
+    'resize': _resize,
+    'crop': _crop,
+    'ignored_is_background': _ignored_is_background,
+    'labelled_only': _labelled_only,
+}
 
 
 def apply_options(config: Config, options: argparse.Namespace) -> dict[str, object]:
@@ -193,9 +229,13 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     if show_dir:
         config.custom_hooks.append(dict(type='SideBySideHook', out_dir=show_dir))
     config.visualizer = None
-    for key in ('name_path', 'templates'):
-        if key in config.model:
-            config.model[key] = resolve_file(config.model[key])
+    for place, key in (
+        (config.model, 'name_path'),
+        (config.model, 'templates'),
+        (config.test_dataloader.dataset, 'class_file'),
+    ):
+        if key in place:
+            place[key] = resolve_file(place[key])
     evaluator = config.test_evaluator
     config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / 'collected'))
 

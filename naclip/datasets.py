@@ -1,15 +1,21 @@
 """Data sets of the published configs that MMSegmentation lacks or names otherwise, and reading that tells on files."""
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalContextDataset, PascalVOCDataset
 from mmseg.datasets.pascal_context import PascalContextDataset59
 from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as pil
 
 from naclip import shapes
 from naclip.text import default_cache_dir
+from naclip.vocabulary import read_vocabulary
 
 # The published configs' names for classes that MMSegmentation has.
 DATASETS.register_module(name='PascalContext60Dataset', module=PascalContextDataset)
@@ -40,6 +46,27 @@ class COCOObjectDataset(BaseSegDataset):
 
 
 @DATASETS.register_module()
+class WideLabelDataset(BaseSegDataset):
+    """A data set whose label maps have 16 bits, for more than 255 classes; 65535 is ignored.
+
+    Class names come from a class-name file (the first of each class), colours from a fixed seed.
+    """
+
+    def __init__(
+        self,
+        class_file: str | os.PathLike,
+        img_suffix: str = '.jpg',
+        seg_map_suffix: str = '.tif',
+        ignore_index: int = 65535,
+        **kwargs,
+    ):
+        classes = [names[0] for names in read_vocabulary(class_file).classes]
+        palette = np.random.RandomState(0).randint(0, 256, (len(classes), 3)).tolist()
+        kwargs['metainfo'] = dict(classes=classes, palette=palette)
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, ignore_index=ignore_index, **kwargs)
+
+
+@DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
     """The embedded benchmark: generated pictures, made in a cache folder on first use."""
 
@@ -48,6 +75,49 @@ class ShapesDataset(BaseSegDataset):
     def __init__(self, data_root: str | None = None, img_suffix: str = '.png', seg_map_suffix: str = '.png', **kwargs):
         root = data_root or str(shapes.ensure_dataset(default_cache_dir()))
         super().__init__(data_root=root, img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+
+@TRANSFORMS.register_module()
+class LoadWideAnnotations(BaseTransform):
+    """`LoadAnnotations` that keeps 16-bit label values, where MMSegmentation's cuts them to 8."""
+
+    def transform(self, results: dict) -> dict:
+        with Image.open(results['seg_map_path']) as file:
+            results['gt_seg_map'] = np.asarray(file).astype(np.int32)
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+
+@TRANSFORMS.register_module()
+class CentreSquare(BaseTransform):
+    """Resize the short side and keep the middle square, of the picture (bicubic) and of the labels (nearest).
+
+    As CLIP's own preprocessing. The square counts as the original picture. Labels are loaded before.
+    """
+
+    def __init__(self, side: int):
+        self.side = side
+
+    def transform(self, results: dict) -> dict:
+        results['img'] = self._square(results['img'], InterpolationMode.BICUBIC)
+        for key in results['seg_fields']:
+            results[key] = self._square(results[key], InterpolationMode.NEAREST)
+        results['img_shape'] = results['ori_shape'] = (self.side, self.side)
+        return results
+
+    def _square(self, array: np.ndarray, interpolation: InterpolationMode) -> np.ndarray:
+        resized = pil.resize(Image.fromarray(array), self.side, interpolation)
+        return np.array(pil.center_crop(resized, self.side))
+
+
+@TRANSFORMS.register_module()
+class IgnoredToBackground(BaseTransform):
+    """Ignored pixels of 8-bit labels (255) become background (0)."""
+
+    def transform(self, results: dict) -> dict:
+        labels = results['gt_seg_map']
+        results['gt_seg_map'] = np.where(labels == 255, 0, labels)
+        return results
 
 
 @TRANSFORMS.register_module()

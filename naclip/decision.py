@@ -16,7 +16,7 @@ BACKGROUND = 0
 def class_probabilities(logits: Tensor, query_idx: Sequence[int], logit_scale: float) -> Tensor:
     """Cosine maps (B, Q, H, W) -> class probabilities (B, K, H, W): softmax over names, best name of each class.
 
-    Works in place: `logits` are overwritten.
+    Works in place: `logits` become the names' probabilities.
     """
     return merge_synonyms(torch.softmax(logits.mul_(logit_scale), dim=1, out=logits), query_idx)
 

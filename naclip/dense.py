@@ -1,5 +1,6 @@
 """Pictures to patch features in CLIP's joint space."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,11 +25,29 @@ def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> t
     return visual.project(method.architecture(last, x, y)), grid
 
 
-def patch_features(visual: VisionTransformer, images: Tensor, method: Method) -> Tensor:
-    """(B, 3, H, W) -> unit vectors (B, h, w, C) of the patches, or on the method's feature grid."""
+def features(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) -> unit vectors of CLS (B, C), and of the patches, or on the feature grid (B, h, w, C)."""
     tokens, grid = dense_tokens(visual, images, method)
-    features = tokens[:, 1:].unflatten(1, grid)
+    patches = tokens[:, 1:].unflatten(1, grid)
     if method.feature_grid:
-        planes = features.movedim(-1, 1)  # (B, C, h, w)
-        features = F.interpolate(planes, method.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
-    return F.normalize(features, dim=-1)
+        planes = patches.movedim(-1, 1)  # (B, C, h, w)
+        patches = F.interpolate(planes, method.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
+    return F.normalize(tokens[:, 0], dim=-1), F.normalize(patches, dim=-1)
+
+
+def patch_features(visual: VisionTransformer, images: Tensor, method: Method) -> Tensor:
+    """The second of `features`: (B, 3, H, W) -> (B, h, w, C)."""
+    return features(visual, images, method)[1]
+
+
+def token_affinity(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Grid]:
+    """How alike tokens are in the last block but one: (B, 3, H, W) -> (B, N, N) in float32, and the patch grid.
+
+    The mean over q, k and v, and over the heads, of the cosines of their vectors: CLIPtrase.
+    """
+    x, grid = visual.embed(images, method.resample)
+    *blocks, lender, _ = visual.transformer.resblocks
+    for block in blocks:
+        x = block(x)
+    unit = F.normalize(torch.stack(lender.attn.qkv(lender.ln_1(x))).float(), dim=-1)  # (3, B, heads, N, d)
+    return (unit @ unit.mT).mean(dim=(0, 2)), grid

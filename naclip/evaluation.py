@@ -60,7 +60,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, PixelCountIoUMetric))
         record |= {
             'images': metric.images,
-            'metrics': metric.counts.metrics(),
+            'metrics': metric.scores,
             'seconds': {'total': progress.seconds, 'per_image': progress.seconds / metric.images},
             'classes': metric.counts.table(dataset.metainfo['classes']),
         }
@@ -147,7 +147,7 @@ def describe(
 ) -> dict:
     """Everything about a run that its numbers may depend on."""
     pipeline, net = segmentor.pipeline, segmentor.pipeline.net
-    resize = configuration.find_step(config, 'Resize')
+    resize, square = (configuration.find_step(config, kind) for kind in ('Resize', 'CentreSquare'))
     return {
         'benchmark': benchmark,
         'method': method_name(pipeline.method),
@@ -159,8 +159,10 @@ def describe(
             'architecture': pipeline.method.architecture.__name__,
             'gaussian_std': pipeline.method.gaussian_std,
             **asdict(pipeline.settings),
-            'synonyms_together': pipeline.vocabulary.together,
+            'synonyms': pipeline.vocabulary.synonyms,
             'resize': list(resize.scale) if resize else None,
+            'centre_square': square.side if square else None,
+            'labelled_only': config.test_evaluator.get('labelled_only', False),
             'dtype': str(net.dtype).removeprefix('torch.'),
             'dataset': type(dataset).__name__,
             'data_root': os.path.abspath(dataset.data_root),

@@ -71,18 +71,19 @@ class SideBySideHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        self._colours = np.full((256, 3), self.IGNORED, np.uint8)
         palette = runner.test_dataloader.dataset.metainfo['palette']
-        self._colours[: len(palette)] = palette
+        self._colours = np.array([*palette, self.IGNORED], np.uint8)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence = ()
     ) -> None:
-        for sample in outputs:
+        for i, sample in enumerate(outputs):
             labels = (sample.gt_sem_seg.data, sample.pred_sem_seg.data)
-            maps = [self._colours[label.squeeze().cpu().numpy()] for label in labels]
+            maps = [self._colours[label.squeeze().cpu().clamp(max=len(self._colours) - 1).numpy()] for label in labels]
             with Image.open(sample.img_path) as file:
                 picture = np.asarray(file.convert('RGB'))
+            if picture.shape != maps[0].shape:  # the ground truth was cropped: show what the segmentor saw
+                picture = data_batch['inputs'][i].flip(0).permute(1, 2, 0).cpu().numpy()  # BGR to RGB
             gap = np.full((len(picture), self.GAP, 3), 255, np.uint8)
             panel = np.concatenate([picture, gap, maps[0], gap, maps[1]], axis=1)
             Image.fromarray(panel).save(self.out_dir / f'{Path(sample.img_path).stem}.png')

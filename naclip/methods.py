@@ -34,7 +34,8 @@ class Method:
     """How the tower is read.
 
     In the last block: the attention form, what is done with its output, and σ in patches. Around it: how the
-    positional embedding gets to the grid, and the grid that features are resampled to (None: they stay).
+    positional embedding gets to the grid, and the grid that features are resampled to (None: they stay). After it:
+    whether labels are voted on in the regions that the last block but one suggests (naclip/regions.py).
     Methods are equal that read alike, whatever they were published with: `protocol` names those settings (see
     naclip/protocols.py), `pamr` tells whether maps are refined along the picture's edges.
     """
@@ -44,6 +45,7 @@ class Method:
     gaussian_std: float = 5.0
     resample: Resample = resample_by_scale
     feature_grid: Grid | None = None
+    regions: bool = False
     protocol: str = field(default='naclip', compare=False)
     pamr: bool = field(default=False, compare=False)
 
@@ -93,6 +95,7 @@ def _choose(choices: Mapping, name: str, what: str):
 METHODS: Mapping[str, Method] = {
     'naclip': Method.named('naclip', 'reduced', pamr=True),
     'sclip': Method.named('csa', 'vanilla', protocol='sclip'),
+    'cliptrase': Method.named('qkv', 'vanilla', regions=True, protocol='cliptrase'),
     'pixelclip': Method.named(
         'identity', 'cls_residual', resample=resample_by_size, feature_grid=(64, 64), protocol='pixelclip'
     ),

@@ -13,16 +13,19 @@ from naclip.results import PixelCounts
 class PixelCountIoUMetric(IoUMetric):
     """`IoUMetric` that sums in float64 (float32 stops counting at 16.7 million pixels) and keeps the sums.
 
-    After `evaluate`, `counts` on the main process has the data set's pixel counts and `images` their number.
+    After `evaluate`, on the main process: `counts` has the data set's pixel counts, `images` their number, `scores`
+    what follows. `labelled_only`: mIoU is the mean over the classes that the ground truth has.
     """
 
     default_prefix = ''  # metric names stand alone
 
-    def __init__(self, collect_dir: str | None = None, **kwargs):
+    def __init__(self, collect_dir: str | None = None, labelled_only: bool = False, **kwargs):
         super().__init__(**kwargs)
+        self.labelled_only = labelled_only
         self.collect_dir = collect_dir  # where several processes put their counts; IoUMetric drops this argument
         self.counts: PixelCounts | None = None
         self.images = 0
+        self.scores: dict[str, float] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count one batch.
@@ -45,4 +48,6 @@ class PixelCountIoUMetric(IoUMetric):
         results = [tuple(area.double() for area in areas) for areas in results]
         self.counts = PixelCounts(*(torch.stack(areas).sum(0).long().tolist() for areas in zip(*results, strict=True)))
         self.images = len(results)
-        return super().compute_metrics(results)
+        self.scores = self.counts.metrics(self.labelled_only)
+        printed = super().compute_metrics(results)
+        return printed | ({'mIoU': round(self.scores['mIoU'], 2)} if self.labelled_only else {})

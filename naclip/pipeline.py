@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP
-from naclip.decision import class_probabilities, decide, suppress_small_classes
-from naclip.dense import patch_features
+from naclip.decision import BACKGROUND, class_probabilities, decide, suppress_small_classes
+from naclip.dense import features, patch_features, token_affinity
 from naclip.methods import Method
 from naclip.pamr import DILATIONS, pamr_
+from naclip.regions import check_dependencies, find_regions, vote
 from naclip.vocabulary import Vocabulary
 from naclip.windows import Window, look_through, merge_windows, window_boxes
 
@@ -34,6 +35,10 @@ class Settings:
     pamr_stride: tuple[int, ...] = DILATIONS
     logit_scale: float = 40.0
     prob_thd: float = 0.0  # pixels less sure than this become class 0
+    cls_weight: bool = False  # names count by how well they fit CLS, too
+    dbscan_eps: float = 1.1  # for methods that vote in regions; these fit pictures of short side 336
+    dbscan_min_samples: int = 7
+    background: bool = False  # class 0 is background: it loses ties of such votes
     area_thd: float | None = None  # classes with a smaller share of the foreground vanish
 
     def __post_init__(self):
@@ -46,6 +51,10 @@ class Settings:
             raise ValueError(
                 f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
             )
+        if not self.dbscan_eps > 0 or self.dbscan_min_samples < 1:
+            raise ValueError(
+                f'dbscan_eps {self.dbscan_eps}, dbscan_min_samples {self.dbscan_min_samples}: expected > 0 and >= 1'
+            )
         if not 0 < self.logit_scale < math.inf:
             raise ValueError(f'logit_scale is {self.logit_scale}, expected > 0')
         for name in ('prob_thd', 'area_thd'):
@@ -56,14 +65,30 @@ class Settings:
                 raise ValueError(f'{name} is {value}, expected a number from 0 to 1')
 
 
+def check_fit(method: Method, settings: Settings) -> None:
+    """Make sure, before anything is loaded, that a method can do its work under the settings.
+
+    Raises:
+        ValueError: the method votes in regions, and the settings do not allow that or scikit-learn is missing.
+    """
+    if method.regions:
+        check_dependencies()
+        if settings.slide_crop or settings.area_thd is not None:
+            raise ValueError('a method that votes in regions reads whole pictures: set slide_crop=0, area_thd=None')
+
+
 class Pipeline(nn.Module):
     """CLIP, a method, a vocabulary's text embeddings and settings: normalised pictures in, labels out.
 
     Inference only: no gradients are kept.
+
+    Raises:
+        ValueError: method and settings do not go together, see `check_fit`.
     """
 
     def __init__(self, net: CLIP, method: Method, vocabulary: Vocabulary, query_features: Tensor, settings: Settings):
         super().__init__()
+        check_fit(method, settings)
         self.net = net
         self.method = method
         self.vocabulary = vocabulary
@@ -79,7 +104,9 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def similarity(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> cosines of patches and names (B, Q, h, w), float32."""
-        return self.compare(self.patch_features(images))
+        cls, patches = features(self.net.visual, images, self.method)
+        cosines = self.compare(patches)
+        return cosines * self.compare(cls[:, None, None]) if self.settings.cls_weight else cosines
 
     def compare(self, features: Tensor) -> Tensor:
         """Unit vectors of patches (B, h, w, C) -> their cosines with the names (B, Q, h, w), float32."""
@@ -109,7 +136,7 @@ class Pipeline(nn.Module):
     def probabilities_(self, images: Tensor, logits: Tensor) -> Tensor:
         """Class probabilities at the logits' size: (B, 3, H, W), (B, Q, *size) -> (B, K, *size).
 
-        Works in place: `logits` are overwritten.
+        Works in place: `logits` become the names' probabilities.
         """
         if self.settings.pamr_steps:
             images = F.interpolate(images, logits.shape[-2:], mode='bilinear', align_corners=False)
@@ -123,7 +150,33 @@ class Pipeline(nn.Module):
         """Class probabilities (B, K, H, W) -> labels (B, 1, H, W)."""
         return decide(probabilities, self.settings.prob_thd)
 
+    def label_(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As `probabilities_`, and the labels (B, 1, *size) that follow: labels, probabilities."""
+        probabilities = self.probabilities_(images, logits)
+        labels = self.decide(probabilities)
+        if self.method.regions:
+            labels = self.vote_in_regions(images, labels, logits)
+        return labels, probabilities
+
+    @torch.no_grad()
+    def vote_in_regions(self, images: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+        """Labels (B, 1, H, W) -> same: the class of the most frequent name in each region of the picture.
+
+        Names are those of the highest scores (B, Q, H, W); where a label is not their class, the label's first name.
+        """
+        first = torch.searchsorted(self.query_idx, torch.arange(len(self.vocabulary), device=scores.device))  # (K,)
+        names = scores.argmax(dim=1, keepdim=True)
+        names = torch.where(self.query_idx[names] == labels, names, first[labels])
+        behind = int((self.query_idx == BACKGROUND).sum()) if self.settings.background else 0
+        names = (names - behind) % len(self.query_idx)  # the smallest wins a tie
+        affinity, grid = token_affinity(self.net.visual, images, self.method)
+        for i, picture in enumerate(names[:, 0]):
+            eps, min_samples = self.settings.dbscan_eps, self.settings.dbscan_min_samples
+            regions = find_regions(affinity[i], grid, tuple(picture.shape), eps, min_samples)
+            if regions is not None:
+                picture.copy_(vote(picture, regions.to(picture.device)))
+        return self.query_idx[(names + behind) % len(self.query_idx)]
+
     def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
-        probabilities = self.probabilities_(images, self.logits(images, size))
-        return self.decide(probabilities), probabilities
+        return self.label_(images, self.logits(images, size))

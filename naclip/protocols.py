@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Protocol:
-    """Differences from the configs: arguments of the segmentor, or `resize`, the largest (long side, short side).
+    """Differences from the configs: arguments of the segmentor, or of the harness (see naclip/configuration.py).
 
     A `closed` protocol has settings for its benchmarks only.
     """
@@ -28,6 +28,37 @@ class Protocol:
     def changes(self, benchmark: str) -> dict[str, object]:
         """The differences that apply to a benchmark."""
         return {**self.everywhere, **self.benchmarks.get(benchmark, {})}
+
+
+def _cliptrase(side: int, eps: float, min_samples: int) -> Protocol:
+    """CLIPtrase's settings at one size of pictures (pixels), with the clustering that fits them."""
+    names = ('voc20', 'coco_stuff164k', 'context59', 'context459', 'ade20k', 'ade847')
+    names_with_background = ('voc21', 'coco_object', 'context60')
+    vocabularies = {name: {'name_path': f'./configs/cls_cliptrase_{name}.txt'} for name in names}
+    return Protocol(
+        f'CLIPtrase (arXiv:2407.08268), {side} pixels',
+        everywhere={
+            'crop': side,
+            'labelled_only': True,
+            'slide_crop': 0,
+            'pamr_steps': 0,
+            'prob_thd': 0,
+            'logit_scale': 100,
+            'dbscan_eps': eps,
+            'dbscan_min_samples': min_samples,
+        },
+        benchmarks=vocabularies
+        | {
+            name: {
+                'name_path': f'./configs/cls_cliptrase_{name}.txt',
+                'ignored_is_background': True,
+                'background': True,
+            }
+            for name in names_with_background
+        }
+        | {'voc20': vocabularies['voc20'] | {'cls_weight': True}},
+        closed=True,
+    )
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
@@ -49,6 +80,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
             'coco_object': {'logit_scale': 50},
         },
     ),
+    'cliptrase': _cliptrase(224, eps=0.7, min_samples=3),
+    'cliptrase_336': _cliptrase(336, eps=1.1, min_samples=7),
     'pixelclip': Protocol(
         'PixelCLIP (arXiv:2409.19846)',
         everywhere={
@@ -57,7 +90,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             'slide_crop': 0,
             'pamr_steps': 0,
             'templates': 'prompts/pixelclip.txt',
-            'synonyms_together': True,
+            'synonyms': 'mean',
         },
         benchmarks={
             name: {'name_path': f'./configs/cls_pixelclip_{name}.txt'}

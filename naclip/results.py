@@ -35,10 +35,14 @@ class PixelCounts:
         """Share of each class's labelled pixels that were hit, in percent; NaN for a class not labelled."""
         return [_percent(i, n) for i, n in zip(self.intersect, self.label, strict=True)]
 
-    def metrics(self) -> dict[str, float]:
-        """mIoU, aAcc (of all pixels) and mAcc in percent, as MMSegmentation defines them: means skip NaN."""
+    def metrics(self, labelled_only: bool = False) -> dict[str, float]:
+        """mIoU, aAcc (of all pixels) and mAcc in percent, as MMSegmentation defines them: means skip NaN.
+
+        `labelled_only`: mIoU skips classes that are not labelled, predicted or not.
+        """
+        iou = [value for value, n in zip(self.iou(), self.label, strict=True) if n or not labelled_only]
         return {
-            'mIoU': _mean(self.iou()),
+            'mIoU': _mean(iou),
             'aAcc': _percent(sum(self.intersect), sum(self.label)),
             'mAcc': _mean(self.acc()),
         }

@@ -17,7 +17,7 @@ from torch import Tensor
 import clip
 from clip.weights import known_words
 from naclip.methods import find_method
-from naclip.pipeline import Pipeline, Settings
+from naclip.pipeline import Pipeline, Settings, check_fit
 from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.vocabulary import Vocabulary, read_vocabulary
 
@@ -33,12 +33,12 @@ class NACLIP(BaseSegmentor):
         name_path: the class-name file.
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py. Default: those of the method.
-        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size: see
-            `naclip.pipeline.Settings`.
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size, cls_weight,
+            dbscan_eps, dbscan_min_samples, background: see `naclip.pipeline.Settings`.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
-        synonyms_together: a class's names share one text embedding, instead of the best of them counting.
+        synonyms: how a class's names count; one of `naclip.vocabulary.SYNONYMS`.
         method: a name of `naclip.methods.METHODS`; default: the one that the type stands for.
         cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
 
@@ -69,7 +69,11 @@ class NACLIP(BaseSegmentor):
         cache_dir: str | os.PathLike | None = None,
         method: str | None = None,
         input_size: Sequence[int] | None = None,
-        synonyms_together: bool = False,
+        synonyms: str = 'best',
+        cls_weight: bool = False,
+        dbscan_eps: float = Settings.dbscan_eps,
+        dbscan_min_samples: int = Settings.dbscan_min_samples,
+        background: bool = False,
     ):
         super().__init__(
             data_preprocessor=SegDataPreProcessor(
@@ -89,9 +93,14 @@ class NACLIP(BaseSegmentor):
             prob_thd=prob_thd,
             area_thd=area_thd,
             input_size=tuple(input_size) if input_size is not None else None,
+            cls_weight=cls_weight,
+            dbscan_eps=dbscan_eps,
+            dbscan_min_samples=dbscan_min_samples,
+            background=background,
         )
+        check_fit(reading, settings)
         self.templates_path = templates
-        vocabulary = replace(read_vocabulary(name_path), together=synonyms_together)
+        vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
         prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
@@ -133,8 +142,7 @@ class NACLIP(BaseSegmentor):
         seen = self.pipeline.look(inputs)
         for i, sample in enumerate(data_samples):
             logits = self.pipeline.merge(seen[i : i + 1], inputs.shape[-2:], tuple(sample.ori_shape[:2]))
-            probabilities = self.pipeline.probabilities_(inputs[i : i + 1], logits)
-            labels = self.pipeline.decide(probabilities)
+            labels, probabilities = self.pipeline.label_(inputs[i : i + 1], logits)
             sample.set_data(
                 {
                     'seg_logits': PixelData(data=self.seg_logits(probabilities)[0]),

@@ -1,6 +1,6 @@
 """Names x prompt templates to text embeddings, once, and cached on disk.
 
-Q queries (names, or classes with all their names), T templates, C joint width.
+Q queries (see naclip/vocabulary.py), T templates, C joint width.
 """
 
 import hashlib

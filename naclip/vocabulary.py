@@ -4,7 +4,7 @@ Q names (synonyms included), K classes.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,33 +12,60 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+Query = str | tuple[str, ...]  # one text, or several that share an embedding
+
+
+def best(names: tuple[str, ...]) -> tuple[Query, ...]:
+    """Each name is a query of its own; the best of them counts."""
+    return names
+
+
+def mean(names: tuple[str, ...]) -> tuple[Query, ...]:
+    """The names share one text embedding."""
+    return (names,)
+
+
+def joined(names: tuple[str, ...]) -> tuple[Query, ...]:
+    """All names, with commas between them, are one text."""
+    return (', '.join(names),)
+
+
+SYNONYMS: Mapping[str, Callable[[tuple[str, ...]], tuple[Query, ...]]] = {
+    way.__name__: way for way in (best, mean, joined)
+}
+
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The names of every class, in class order.
 
-    Each name is a query of its own, unless a class's names go `together`: then the Q queries are the classes.
+    `synonyms`, of SYNONYMS, tells how they become the Q queries, each of which gets a text embedding.
+
+    Raises:
+        ValueError: an unknown way; lists the valid ones.
     """
 
     classes: tuple[tuple[str, ...], ...]
-    together: bool = False
+    synonyms: str = 'best'
+
+    def __post_init__(self):
+        if self.synonyms not in SYNONYMS:
+            raise ValueError(f'synonyms is {self.synonyms!r}: choose from {", ".join(SYNONYMS)}')
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All names, class by class."""
         return tuple(name for synonyms in self.classes for name in synonyms)
 
-    @property
-    def queries(self) -> tuple[str | tuple[str, ...], ...]:
-        """What gets a text embedding: the Q names, or the classes with all their names."""
-        return self.classes if self.together else self.names
+    @cached_property
+    def queries(self) -> tuple[Query, ...]:
+        """The Q queries, class by class."""
+        return tuple(query for names in self.classes for query in SYNONYMS[self.synonyms](names))
 
     @cached_property
     def query_idx(self) -> tuple[int, ...]:
         """The class of each of the Q queries."""
-        if self.together:
-            return tuple(range(len(self.classes)))
-        return tuple(i for i, synonyms in enumerate(self.classes) for _ in synonyms)
+        return tuple(i for i, names in enumerate(self.classes) for _ in SYNONYMS[self.synonyms](names))
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -70,6 +70,18 @@ def pixelclip_golden() -> dict[str, Tensor | np.ndarray]:
     return _load_golden('pixelclip')
 
 
+@pytest.fixture(scope='session')
+def cliptrase_golden() -> dict[str, Tensor | np.ndarray]:
+    """Outputs of CLIPtrase, on pictures of its own, under a deeper tower (`deep_model`)."""
+    return _load_golden('cliptrase')
+
+
+@pytest.fixture(scope='session')
+def deep_model() -> CLIP:
+    """The stand-in CLIP of CLIPtrase's goldens, on the CPU in float32."""
+    return build_model(stand_in_state_dict(**TOWER | dict(vision_layers=12, image_resolution=128)))
+
+
 def _load_golden(name: str) -> dict[str, Tensor]:
     with np.load(ROOT / 'tests' / 'goldens' / f'{name}.npz') as file:
         arrays = {key: file[key] for key in file.files}

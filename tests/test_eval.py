@@ -45,6 +45,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope='session')
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Miniatures of the data sets with 16-bit labels: one picture each, below `context459` and `ade847`."""
+    root = tmp_path_factory.mktemp('wide')
+    for name, picture, label, classes in (
+        ('context459', 'JPEGImages/a.jpg', 'annotations_detectron2/pc459_val/a.tif', 459),
+        ('ade847', 'images_detectron2/validation/a.jpg', 'annotations_detectron2/validation/a.tif', 847),
+    ):
+        rng = np.random.RandomState(classes)
+        labels = np.kron(rng.randint(0, classes, (4, 5)), np.ones((24, 24), int)).astype(np.uint16)
+        labels[:, :3] = 65535
+        labels[:, 50:56] = 255
+        for path in (root / name / picture, root / name / label):
+            path.parent.mkdir(parents=True)
+        Image.fromarray(rng.randint(0, 256, (96, 120, 3)).astype(np.uint8)).save(root / name / picture)
+        Image.fromarray(labels).save(root / name / label)
+    split = root / 'context459/ImageSets/SegmentationContext/val.txt'
+    split.parent.mkdir(parents=True)
+    split.write_text('a\n')
+    return root
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep text embeddings between the tests, away from the user's own."""
@@ -171,6 +193,52 @@ def test_pixelclip_with_a_checkpoint_in_its_format(benchmark: str, evaluate: Eva
 def test_pixelclip_elsewhere_is_under_protocol_naclip(evaluate: Eval):
     _, record = evaluate('voc21', '--method', 'pixelclip', '--limit', '1')
     assert (record['method'], record['protocol']) == ('pixelclip', 'naclip')
+
+
+@pytest.mark.parametrize('benchmark', ['voc20', 'voc21', 'coco_object', 'context60', 'ade20k'])
+def test_cliptrase(benchmark: str, evaluate: Eval):
+    code, record = evaluate(benchmark, '--method', 'cliptrase')
+    assert code == 0
+    assert (record['method'], record['protocol'], record['changes']) == ('cliptrase', 'cliptrase', {})
+    assert (record['settings']['centre_square'], record['settings']['labelled_only']) == (224, True)
+    pixels = sum(row['label'] for row in record['classes'])
+    if benchmark in ('voc21', 'coco_object', 'context60'):
+        assert pixels == 3 * 224 * 224  # every pixel counts
+    else:
+        assert pixels < 3 * 224 * 224
+    ious = [row['iou'] for row in record['classes'] if row['label']]
+    assert record['metrics']['mIoU'] == pytest.approx(sum(ious) / len(ious))
+
+
+def test_cliptrase_at_its_other_size(evaluate: Eval, tmp_path: Path):
+    options = ['--method', 'cliptrase', '--protocol', 'cliptrase_336', '--limit', '1']
+    code, record = evaluate('voc21', *options, '--show-dir', str(tmp_path / 'show'))
+    assert code == 0
+    assert (record['settings']['centre_square'], record['settings']['dbscan_eps']) == (336, 1.1)
+    with Image.open(tmp_path / 'show/000000.png') as panel:
+        assert panel.size == (3 * 336 + 8, 336)
+
+
+def test_cliptrase_under_protocol_naclip(evaluate: Eval):
+    code, record = evaluate('voc21', '--method', 'cliptrase', '--protocol', 'naclip', '--limit', '2')
+    assert code == 0
+    assert (record['method'], record['protocol'], record['changes']) == ('cliptrase', 'naclip', {})
+    assert (record['settings']['slide_crop'], record['settings']['prob_thd']) == (0, 0.1)
+
+
+@pytest.mark.parametrize('method', ['naclip', 'cliptrase'])
+@pytest.mark.parametrize(('benchmark', 'classes'), [('context459', 459), ('ade847', 847)])
+def test_labels_of_16_bits(benchmark: str, classes: int, method: str, evaluate: Eval, wide: Path, tmp_path: Path):
+    options = ['--method', method, '--pamr', 'off', '--show-dir', str(tmp_path / 'show'), '--cfg-options']
+    options += ['test_dataloader.num_workers=0', f'model.templates={ROOT}/prompts/pixelclip.txt']  # 8, not 80
+    code, record = evaluate(benchmark, *options, data_root=str(wide / benchmark))
+    assert code == 0
+    assert len(record['classes']) == classes
+    assert record['protocol'] == method
+    assert record['classes'][255]['label'] > 0
+    assert any(row['label'] for row in record['classes'][256:])
+    if method == 'naclip':
+        assert sum(row['label'] for row in record['classes']) == 96 * 117
 
 
 def test_options_change_a_method(evaluate: Eval):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naclip.attention import ATTENTION_FORMS, Term, attend, attention_weights, gaussian_bias
 
-FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity']
+FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity', 'qkv']
 GRIDS = [(3, 5), (4, 4), (5, 2), (1, 6), (1, 1)]
 
 
@@ -25,16 +25,16 @@ def softmax(row: list[float]) -> Tensor:
     return torch.tensor([power / sum(powers) for power in powers], dtype=torch.float64)
 
 
-def literal_weights(form: str, q: Tensor, k: Tensor, grid: tuple[int, int], std: float) -> Tensor:
-    """Queries and keys of one picture (heads, N, d) -> A (heads, N, N)."""
-    q, k = q.double(), k.double()
+def literal_weights(form: str, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], std: float) -> Tensor:
+    """Queries, keys and values of one picture (heads, N, d) -> A (heads, N, N)."""
+    q, k, v = q.double(), k.double(), v.double()
     heads, count, d = q.shape
     s = d**-0.5
     norm_q, norm_k = q.square().sum(-1).sqrt(), k.square().sum(-1).sqrt()
     m = s * sum(float(norm_q[head].mean() * norm_k[head].mean()) for head in range(heads)) / heads
 
     def logit(pair: str, head: int, i: int, j: int) -> float:
-        a, b = ({'q': q, 'k': k}[letter] for letter in pair)
+        a, b = ({'q': q, 'k': k, 'v': v}[letter] for letter in pair)
         return s * float(a[head, i] @ b[head, j])
 
     def row(head: int, i: int) -> Tensor:
@@ -52,6 +52,9 @@ def literal_weights(form: str, q: Tensor, k: Tensor, grid: tuple[int, int], std:
                 return softmax([logit('kk', head, i, j) for j in every])
             case 'csa':
                 parts = (softmax([logit(pair, head, i, j) for j in every]) for pair in ('qq', 'kk'))
+                return sum(parts)
+            case 'qkv':
+                parts = (softmax([logit(pair, head, i, j) for j in every]) for pair in ('qq', 'kk', 'vv'))
                 return sum(parts)
             case 'vanilla':
                 return softmax([logit('qk', head, i, j) for j in every])
@@ -78,7 +81,7 @@ def test_forms_are_all_tested():
 def test_weights_as_the_formula(form, grid, std):
     q, k, v = random_qkv(grid)
     weights = attention_weights(ATTENTION_FORMS[form](q, k, v, grid, std))
-    expected = torch.stack([literal_weights(form, q[b], k[b], grid, std) for b in range(len(q))])
+    expected = torch.stack([literal_weights(form, q[b], k[b], v[b], grid, std) for b in range(len(q))])
     torch.testing.assert_close(weights.expand(expected.shape).double(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -94,7 +97,7 @@ def test_attend_is_weights_times_values(form, grid):
 def test_rows_sum_to_the_number_of_softmaxes(form):
     q, k, v = random_qkv((3, 5))
     rows = attention_weights(ATTENTION_FORMS[form](q, k, v, (3, 5), 5.0)).sum(dim=-1)
-    torch.testing.assert_close(rows, torch.full_like(rows, 2.0 if form == 'csa' else 1.0))
+    torch.testing.assert_close(rows, torch.full_like(rows, {'csa': 2.0, 'qkv': 3.0}.get(form, 1.0)))
 
 
 @pytest.mark.parametrize('form', FORMS)

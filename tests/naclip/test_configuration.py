@@ -33,6 +33,7 @@ TABLE = {
     'ade20k': ('ADE20KDataset', 336, 0, 150),
     'coco_stuff10k': ('COCOStuffDataset', 336, 0, 171),
 }
+WIDE = {'context459': 459, 'ade847': 847}  # benchmarks with 16-bit labels
 DATASET = dict(
     data_root='data/VOCdevkit/VOC2012',
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
@@ -126,13 +127,53 @@ def test_protocol_pixelclip():
         model = config.model
         assert find_step(config, 'Resize').scale == (2560, 640)
         assert (model.input_size, model.slide_crop, model.pamr_steps, model.prob_thd) == ((320, 320), 0, 0, 0)
-        assert model.synonyms_together
+        assert model.synonyms == 'mean'
         vocabulary = read_vocabulary(resolve_file(model.name_path))
         assert len(vocabulary) == TABLE[benchmark][3]
         assert len(vocabulary.names) == len(vocabulary)
         assert len(read_templates(resolve_file(model.templates))) == 8
     with pytest.raises(ValueError, match=r'pixelclip has no settings for voc21, only for coco_stuff164k, .*voc20'):
         apply_protocol(config_of('voc21'), 'pixelclip', 'voc21')
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'side', 'eps', 'samples'), [('cliptrase', 224, 0.7, 3), ('cliptrase_336', 336, 1.1, 7)]
+)
+def test_protocol_cliptrase(protocol: str, side: int, eps: float, samples: int):
+    """Nine benchmarks, squares, vocabularies of its own; three count ignored pixels as background."""
+    assert len(PROTOCOLS[protocol].benchmarks) == 9
+    for benchmark in PROTOCOLS[protocol].benchmarks:
+        config = config_of(benchmark)
+        apply_protocol(config, protocol, benchmark)
+        model = config.model
+        assert (model.slide_crop, model.pamr_steps, model.prob_thd, model.logit_scale) == (0, 0, 0, 100)
+        assert (model.dbscan_eps, model.dbscan_min_samples) == (eps, samples)
+        assert model.get('cls_weight', False) == (benchmark == 'voc20')
+        assert config.test_evaluator.labelled_only
+        steps = [step['type'] for step in config.test_dataloader.dataset.pipeline]
+        loading = 'LoadWideAnnotations' if benchmark in WIDE else 'LoadAnnotations'
+        assert model.get('background', False) == (benchmark in ('voc21', 'coco_object', 'context60'))
+        background = ['IgnoredToBackground'] if benchmark in ('voc21', 'coco_object', 'context60') else []
+        assert steps == ['LoadImageFromFile', loading, 'CentreSquare', *background, 'PackSegInputs']
+        assert find_step(config, 'CentreSquare').side == side
+        vocabulary = read_vocabulary(resolve_file(model.name_path))
+        assert len(vocabulary) == (WIDE[benchmark] if benchmark in WIDE else TABLE[benchmark][3])
+        assert len(vocabulary.classes[0]) == {'voc21': 33, 'coco_object': 107}.get(benchmark, 1)
+
+
+@pytest.mark.parametrize('benchmark', WIDE)
+def test_wide_configs(benchmark: str):
+    config = config_of(benchmark)
+    assert config.test_dataloader.dataset.type == 'WideLabelDataset'
+    assert config.test_evaluator.ignore_index == 65535
+    assert config.model.synonyms == 'joined'
+    assert len(read_vocabulary(resolve_file(config.model.name_path))) == WIDE[benchmark]
+
+
+def test_a_method_that_votes_reads_whole_pictures():
+    config = config_of('voc21')
+    apply_method(config, 'cliptrase')
+    assert (config.model.slide_crop, config.model.pamr_steps) == (0, 0)
 
 
 def test_resizing_needs_a_step_that_does():

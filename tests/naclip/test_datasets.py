@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmseg.registry import DATASETS
 from PIL import Image
 
+import clip
 import naclip.datasets  # noqa: F401  registers the data sets
-from naclip.datasets import CheckedStep, check_files
+from naclip.datasets import CentreSquare, CheckedStep, IgnoredToBackground, LoadWideAnnotations, check_files
 from tests.goldens.fake_datasets import write_benchmark
 
 VOC = dict(
@@ -73,3 +75,51 @@ def test_cut_short_pictures_are_refused(suffix: str, tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match=f'cannot read {path}: the file is cut short'):
         step(dict(img_path=str(path)))
+
+
+def test_wide_labels(tmp_path: Path):
+    """459 classes: 255 is one of them, 65535 is ignored."""
+    labels = np.array([[0, 255, 256], [458, 65535, 7]], np.uint16)
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / 'images/a.jpg')
+    Image.fromarray(labels).save(tmp_path / 'labels/a.tif')
+    (tmp_path / 'names.txt').write_text('\n'.join(f'thing {i}, other {i}' for i in range(459)))
+    config = dict(
+        type='WideLabelDataset',
+        class_file=str(tmp_path / 'names.txt'),
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        pipeline=[dict(type='mmseg.LoadWideAnnotations'), dict(type='mmseg.PackSegInputs')],
+        test_mode=True,
+    )
+    dataset = DATASETS.build(config)
+    check_files(dataset, 'x')
+    assert dataset.metainfo['classes'][458] == 'thing 458'
+    assert len(dataset.metainfo['palette']) == 459
+    assert dataset.ignore_index == 65535
+    results = LoadWideAnnotations()(dataset.get_data_info(0))
+    np.testing.assert_array_equal(results['gt_seg_map'], labels.astype(int))
+
+
+@pytest.mark.parametrize('i', range(2))
+def test_centre_square_as_cliptrase(cliptrase_golden, i):
+    """Pictures as CLIP's preprocessing, labels at the same places."""
+    bgr = np.ascontiguousarray(cliptrase_golden[f'rgb_{i}'].numpy()[..., ::-1])
+    labels = cliptrase_golden[f'gt_{i}'].numpy()
+    results = dict(img=bgr, gt_seg_map=labels, seg_fields=['gt_seg_map'], ori_shape=labels.shape)
+    results = CentreSquare(128)(results)
+    rgb = torch.from_numpy(results['img'][..., ::-1].copy()).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.MEAN, clip.STD))
+    torch.testing.assert_close(((rgb - mean) / std)[None], cliptrase_golden[f'image_{i}'], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(results['gt_seg_map'], cliptrase_golden[f'PC59/gt_{i}'].numpy())
+    assert results['ori_shape'] == (128, 128)
+    with_background = np.where(results['gt_seg_map'] == 255, 255, results['gt_seg_map'] + 1)  # as MMSegmentation's
+    filled = IgnoredToBackground()(dict(gt_seg_map=with_background))['gt_seg_map']
+    np.testing.assert_array_equal((filled.astype(int) - 1) % 21, cliptrase_golden[f'VOC21/gt_{i}'].numpy())
+
+
+def test_centre_square_keeps_wide_labels():
+    labels = np.arange(40 * 60, dtype=np.int32).reshape(40, 60) * 20
+    results = dict(img=np.zeros((40, 60, 3), np.uint8), gt_seg_map=labels, seg_fields=['gt_seg_map'])
+    np.testing.assert_array_equal(CentreSquare(40)(results)['gt_seg_map'], labels[:, 10:50])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.dense import dense_tokens, patch_features
+from naclip.dense import dense_tokens, features, patch_features, token_affinity
 from naclip.methods import METHODS, Method
 from tests.naclip.test_attention import FORMS, literal_weights
 
@@ -52,6 +52,33 @@ def test_tokens_as_pixelclip(make_model, pixelclip_golden, i, device):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('i', range(2))
+def test_tokens_and_affinity_as_cliptrase(deep_model, cliptrase_golden, i):
+    method, images = METHODS['cliptrase'], cliptrase_golden[f'image_{i}']
+    cls, patches = features(deep_model.visual, images, method)
+    assert_near(torch.cat([cls[:, None], patches.flatten(1, 2)], dim=1), cliptrase_golden[f'visual_{i}'])
+    affinity, grid = token_affinity(deep_model.visual, images, method)
+    assert_near(affinity, cliptrase_golden[f'attn_{i}'])
+    assert grid == (8, 8)
+
+
+@torch.no_grad()
+def test_other_shapes_as_cliptrase(deep_model, cliptrase_golden):
+    method, images = METHODS['cliptrase'], cliptrase_golden['rect/image']
+    assert_near(dense_tokens(deep_model.visual, images, method)[0], cliptrase_golden['rect/features'])
+    affinity, grid = token_affinity(deep_model.visual, images, method)
+    assert_near(affinity, cliptrase_golden['rect/attn'])
+    assert grid == (5, 7)
+
+
+@torch.no_grad()
+def test_affinity_of_a_batch_is_that_of_singles(model, batch):
+    together, _ = token_affinity(model.visual, batch, METHODS['cliptrase'])
+    singles = torch.cat([token_affinity(model.visual, picture[None], METHODS['cliptrase'])[0] for picture in batch])
+    torch.testing.assert_close(together, singles, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
 def test_features_on_the_feature_grid(model, batch):
     method = METHODS['pixelclip']
     tokens, (h, w) = dense_tokens(model.visual, batch, method)
@@ -76,7 +103,7 @@ def test_last_block_as_the_formulas(model, golden, attn, arch, std):
     last = visual.transformer.resblocks[-1]
     projected = last.ln_1(x)[0] @ last.attn.in_proj_weight.T + last.attn.in_proj_bias  # (N, 3D)
     q, k, v = (part.view(-1, 2, 64).transpose(0, 1) for part in projected.chunk(3, dim=-1))  # (heads, N, d)
-    a = literal_weights(attn, q, k, grid, std).float()
+    a = literal_weights(attn, q, k, v, grid, std).float()
     y = last.attn.out_proj(torch.cat([a[head] @ v[head] for head in range(2)], dim=-1))[None]
     if arch != 'reduced':
         y = (x if arch == 'vanilla' else x[:, :1]) + y

@@ -11,7 +11,7 @@ from naclip.methods import METHODS, Method, find_method, method_name
 from naclip.protocols import PROTOCOLS
 
 
-@pytest.mark.parametrize('attn', ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity'])
+@pytest.mark.parametrize('attn', ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity', 'qkv'])
 @pytest.mark.parametrize('arch', ['reduced', 'vanilla', 'cls_residual'])
 def test_named(attn, arch):
     method = Method.named(attn, arch, 2.5)
@@ -49,11 +49,13 @@ def test_published_under_known_protocols():
     assert {name: method.protocol for name, method in METHODS.items()} == {
         'naclip': 'naclip',
         'sclip': 'sclip',
+        'cliptrase': 'cliptrase',
         'pixelclip': 'pixelclip',
         'clip': 'naclip',
     }
     assert {method.protocol for method in METHODS.values()} <= PROTOCOLS.keys()
     assert [name for name, method in METHODS.items() if method.pamr] == ['naclip']
+    assert [name for name, method in METHODS.items() if method.regions] == ['cliptrase']
 
 
 def test_found_by_name():

@@ -80,3 +80,27 @@ def test_label_outside_the_classes_names_the_file(metric: PixelCountIoUMetric):
     label = torch.tensor([[0, 4, 200, 255]])
     with pytest.raises(ValueError, match=r'/data/labels/7\.png has label values \[4, 200\], expected 0 to 3 or 255'):
         metric.process({}, [sample(torch.zeros_like(label), label)])
+
+
+def test_labels_above_255_and_their_ignore_index():
+    metric = PixelCountIoUMetric(iou_metrics=['mIoU'], ignore_index=65535)
+    metric.dataset_meta = {'classes': [str(i) for i in range(459)]}
+    label = torch.tensor([[255, 256, 458, 65535]], dtype=torch.int32)
+    pred = torch.tensor([[255, 256, 457, 3]])
+    metric.process({}, [sample(pred, label)])
+    metric.evaluate(size=1)
+    labelled = [i for i, n in enumerate(metric.counts.label) if n]
+    assert labelled == [255, 256, 458]
+    assert [i for i, n in enumerate(metric.counts.intersect) if n] == [255, 256]
+    assert sum(metric.counts.pred) == 3
+
+
+def test_mean_over_labelled_classes():
+    """Class c is predicted but not labelled: it counts only in MMSegmentation's mean."""
+    pred, label = torch.tensor([[0, 0, 1, 2]]), torch.tensor([[0, 0, 1, 1]])
+    for labelled_only, expected in ((False, 50.0), (True, 75.0)):
+        metric = PixelCountIoUMetric(iou_metrics=['mIoU'], labelled_only=labelled_only)
+        metric.dataset_meta = {'classes': CLASSES}
+        metric.process({}, [sample(pred, label)])
+        assert metric.evaluate(size=1)['mIoU'] == pytest.approx(expected)
+        assert metric.scores['mIoU'] == pytest.approx(expected)

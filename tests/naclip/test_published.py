@@ -42,6 +42,14 @@ def test_number_of_another_method(benchmark: str, expected: float):
     assert (value, note) == (expected, 'SCLIP README')
 
 
+@pytest.mark.parametrize(('benchmark', 'expected'), [('voc21', 53.04), ('context459', 9.95), ('ade847', 5.89)])
+def test_number_of_a_method_at_one_size(benchmark: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, method='cliptrase', protocol='cliptrase_336'))
+    assert value == expected
+    assert note.startswith('CLIPtrase README')
+    assert published_miou(record(benchmark=benchmark, method='cliptrase', protocol='cliptrase'))[0] is None
+
+
 def test_methods_with_weights_of_their_own():
     ours = dict(benchmark='voc20', method='pixelclip', protocol='pixelclip', backbone='model_final.pth')
     value, note = published_miou(record(**ours, sha256={'weights': 'other'}))

@@ -79,7 +79,7 @@ def test_a_method_by_name(build):
 
 
 def test_synonyms_together(build):
-    segmentor = build(synonyms_together=True, slide_crop=0, input_size=[64, 64])
+    segmentor = build(synonyms='mean', slide_crop=0, input_size=[64, 64])
     assert segmentor.query_features.shape == (21, 64)
     assert segmentor.query_idx.tolist() == list(range(21))
     assert segmentor.pipeline.settings.input_size == (64, 64)
@@ -230,7 +230,7 @@ def test_from_bytes_to_labels(build):
     [
         (dict(arch='big'), ValueError, "'big': choose from reduced, vanilla"),
         (dict(attn_strategy='qq'), ValueError, "'qq': choose from naclip, nonly, gav, kk, csa, vanilla"),
-        (dict(method='sam'), ValueError, "'sam': choose from naclip, sclip, pixelclip"),
+        (dict(method='sam'), ValueError, "'sam': choose from naclip, sclip, cliptrase"),
         (dict(gaussian_std=0), ValueError, 'gaussian_std is 0, expected a number > 0'),
         (dict(gaussian_std=-1.0), ValueError, 'gaussian_std is -1.0'),
         (dict(logit_scale=0), ValueError, 'logit_scale is 0, expected > 0'),
@@ -241,6 +241,8 @@ def test_from_bytes_to_labels(build):
         (dict(pamr_steps=-1), ValueError, 'pamr_steps -1'),
         (dict(pamr_stride=()), ValueError, 'pamr_stride'),
         (dict(input_size=(64, 64)), ValueError, 'input_size'),
+        (dict(method='cliptrase'), ValueError, 'set slide_crop=0'),
+        (dict(synonyms='worst'), ValueError, 'choose from best, mean, joined'),
         (dict(dtype='half'), ValueError, 'choose from auto, float32, float16, bfloat16'),
         (dict(clip_path='ViT-B/8'), ValueError, "'ViT-B/8'.*ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px"),
         (dict(name_path='none.txt'), FileNotFoundError, 'none.txt'),

@@ -112,6 +112,10 @@ def test_merge_synonyms_as_brute_force(counts, batch, height, width, as_tensor, 
 def test_names_together():
     apart = Vocabulary((('cat',), ('tv', 'screen')))
     assert (apart.queries, apart.query_idx) == (('cat', 'tv', 'screen'), (0, 1, 1))
-    together = Vocabulary(apart.classes, together=True)
+    together = Vocabulary(apart.classes, synonyms='mean')
     assert (together.queries, together.query_idx) == ((('cat',), ('tv', 'screen')), (0, 1))
     assert together.names == apart.names
+    joined = Vocabulary(apart.classes, synonyms='joined')
+    assert (joined.queries, joined.query_idx) == (('cat', 'tv, screen'), (0, 1))
+    with pytest.raises(ValueError, match="synonyms is 'worst': choose from best, mean, joined"):
+        Vocabulary(apart.classes, synonyms='worst')
