@@ -294,12 +294,12 @@ def save(model: CLIP, path: Path, options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description='Train the tiny CLIP of the embedded benchmark.')
     add = parser.add_argument
-    add('--seed', type=int, default=0, help='of weights, pictures and captions; default: %(default)s')
-    add('--steps', type=positive, default=800, help='default: %(default)s')
+    add('--seed', type=int, default=1, help='of weights, pictures and captions; default: %(default)s')
+    add('--steps', type=positive, default=1500, help='default: %(default)s')
     add('--batch', type=positive, default=128, help='pairs a step; default: %(default)s')
-    add('--pool', type=positive, default=10_000, help='different full-size pictures; default: %(default)s')
+    add('--pool', type=positive, default=12_000, help='different full-size pictures; default: %(default)s')
     add('--learning-rate', type=float, default=2e-3, help='at its peak; default: %(default)s')
-    add('--watch', type=int, default=400, help='steps between reports on development pictures, 0: none')
+    add('--watch', type=int, default=500, help='steps between reports on development pictures, 0: none')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     add('--out', type=Path, default=BUNDLED['shapes'], help='default: %(default)s')
     options = parser.parse_args(argv)
