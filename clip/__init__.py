@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from clip.convnext import ConvNeXtCLIP, build_convnext, has_convnext
 from clip.model import CLIP, build_model
 from clip.tokenizer import CONTEXT_LENGTH, tokenize
 from clip.weights import Checkpoint, available_models, open_checkpoint
@@ -30,7 +31,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = 'auto',
     download_root: str | os.PathLike | None = None,
-) -> tuple[CLIP, Callable[[Image.Image], Tensor]]:
+) -> tuple[CLIP | ConvNeXtCLIP, Callable[[Image.Image], Tensor]]:
     """A CLIP model in eval mode, and the preprocessing of its training pictures.
 
     Args:
@@ -41,7 +42,8 @@ def load(
         download_root: where known names are downloaded to; default ~/.cache/clip.
 
     Raises:
-        ValueError: unknown name or dtype; a file that is damaged or no CLIP with a ViT image tower.
+        ValueError: unknown name or dtype; a file that is damaged, or no CLIP with a ViT or (this needs
+            open_clip_torch) ConvNeXt-B image tower.
         ConnectionError: the weights are not here and cannot be fetched.
     """
     model, preprocess, _ = load_checkpoint(name_or_path, device, dtype, download_root)
@@ -53,12 +55,13 @@ def load_checkpoint(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = 'auto',
     download_root: str | os.PathLike | None = None,
-) -> tuple[CLIP, Callable[[Image.Image], Tensor], Checkpoint]:
+) -> tuple[CLIP | ConvNeXtCLIP, Callable[[Image.Image], Tensor], Checkpoint]:
     """As `load`, and the checkpoint it came from: file, SHA-256, metadata."""
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     checkpoint = open_checkpoint(name_or_path, download_root)
     try:
-        model = build_model(checkpoint.state_dict)
+        build = build_convnext if has_convnext(checkpoint.state_dict) else build_model
+        model = build(checkpoint.state_dict)
     except ValueError as error:
         raise ValueError(f'{checkpoint.path}: {error}') from None
     model = model.cast(resolve_dtype(dtype, device)).to(device)

@@ -10,6 +10,7 @@ first); D tower width; C joint width; d head width.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,8 @@ def resample_by_size(patches: Tensor, h: int, w: int) -> Tensor:
 
 class VisionTransformer(nn.Module):
     """CLIP's image tower."""
+
+    kind: ClassVar[str] = 'vit'
 
     def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, output_dim: int):
         super().__init__()
@@ -250,10 +253,17 @@ def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
     weights = {k: v for k, v in state_dict.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
     if 'visual.layer1.0.conv1.weight' in weights:
         raise ValueError('a CLIP with a ResNet image tower, which has no patch tokens; use one with a ViT')
-    if any(str(name).startswith('visual.trunk.') for name in weights):
-        raise ValueError('a CLIP with a ConvNeXt image tower, which has no patch tokens; use one with a ViT')
     with torch.device('meta'):
         model = CLIP(**_sizes(weights))
+    return fill(model, weights, 'CLIP checkpoint with a ViT image tower')
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
+    """Give a model, which is `what`, exactly these weights, in float32, and put it in eval mode.
+
+    Raises:
+        ValueError: names or shapes differ; says which.
+    """
     expected = model.state_dict()
     wrong = [f'{name} is missing' for name in expected if name not in weights]
     wrong += [f'{name} is not part of CLIP' for name in weights if name not in expected]
@@ -264,16 +274,18 @@ def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
     ]
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        raise ValueError(f'not a CLIP checkpoint with a ViT image tower: {"; ".join(wrong[:3])}{more}')
+        raise ValueError(f'not a {what}: {"; ".join(wrong[:3])}{more}')
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return model.eval()
 
 
+def count_layers(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many different numbers follow a prefix in the names of a state dict."""
+    return len({name.split('.')[prefix.count('.')] for name in weights if name.startswith(prefix)})
+
+
 def _sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """The arguments of `CLIP` that a state dict implies."""
-
-    def layers(prefix: str) -> int:
-        return len({name.split('.')[prefix.count('.')] for name in weights if name.startswith(prefix)})
 
     try:
         vision_width, _, patch_size, _ = weights['visual.conv1.weight'].shape
@@ -282,13 +294,13 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
         return dict(
             embed_dim=embed_dim,
             image_resolution=grid * patch_size,
-            vision_layers=layers('visual.transformer.resblocks.'),
+            vision_layers=count_layers(weights, 'visual.transformer.resblocks.'),
             vision_width=vision_width,
             vision_patch_size=patch_size,
             context_length=len(weights['positional_embedding']),
             vocab_size=len(weights['token_embedding.weight']),
             transformer_width=transformer_width,
-            transformer_layers=layers('transformer.resblocks.'),
+            transformer_layers=count_layers(weights, 'transformer.resblocks.'),
         )
     except KeyError as error:
         raise ValueError(f'not a CLIP checkpoint with a ViT image tower: {error} is missing') from None

@@ -4,9 +4,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
 from naclip.attention import Grid, attend
-from naclip.methods import Method
+from naclip.methods import Method, method_name
+
+Tower = VisionTransformer | ConvNeXt
+
+
+def check_tower(visual: Tower, method: Method) -> None:
+    """Make sure that a method can read a tower.
+
+    Raises:
+        ValueError: the tower is a ConvNeXt, and the method is not PixelCLIP's.
+    """
+    name = method_name(method)
+    if isinstance(visual, ConvNeXt) and name != 'pixelclip':
+        raise ValueError(
+            f'method {name} reads the blocks of a ViT, and the backbone has a ConvNeXt image tower: '
+            'use --method pixelclip'
+        )
 
 
 def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Grid]:
@@ -25,17 +42,27 @@ def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> t
     return visual.project(method.architecture(last, x, y)), grid
 
 
-def features(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-    """(B, 3, H, W) -> unit vectors of CLS (B, C), and of the patches, or on the feature grid (B, h, w, C)."""
-    tokens, grid = dense_tokens(visual, images, method)
-    patches = tokens[:, 1:].unflatten(1, grid)
+def features(visual: Tower, images: Tensor, method: Method) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) -> unit vectors of CLS (B, C), and of the patches, or on the feature grid (B, h, w, C).
+
+    A ConvNeXt has its feature of the whole picture instead of CLS.
+
+    Raises:
+        ValueError: the method cannot read the tower.
+    """
+    check_tower(visual, method)
+    if isinstance(visual, ConvNeXt):
+        cls, patches = visual.read(images)
+    else:
+        tokens, grid = dense_tokens(visual, images, method)
+        cls, patches = tokens[:, 0], tokens[:, 1:].unflatten(1, grid)
     if method.feature_grid:
         planes = patches.movedim(-1, 1)  # (B, C, h, w)
         patches = F.interpolate(planes, method.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
-    return F.normalize(tokens[:, 0], dim=-1), F.normalize(patches, dim=-1)
+    return F.normalize(cls, dim=-1), F.normalize(patches, dim=-1)
 
 
-def patch_features(visual: VisionTransformer, images: Tensor, method: Method) -> Tensor:
+def patch_features(visual: Tower, images: Tensor, method: Method) -> Tensor:
     """The second of `features`: (B, 3, H, W) -> (B, h, w, C)."""
     return features(visual, images, method)[1]
 

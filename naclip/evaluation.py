@@ -19,6 +19,7 @@ from naclip.datasets import check_files
 from naclip.hooks import ProgressBarHook, QuietRunner
 from naclip.methods import method_name
 from naclip.metric import PixelCountIoUMetric
+from naclip.pipeline import Pipeline
 from naclip.results import device_name, git_commit, package_versions, write_results
 from naclip.segmentor import NACLIP
 from naclip.vocabulary import check_class_count, read_vocabulary
@@ -155,9 +156,8 @@ def describe(
         'changes': changes,  # what options changed of the method and the protocol
         'backbone': str(config.model.clip_path),
         'settings': {
-            'attention': pipeline.method.attention.__name__,
-            'architecture': pipeline.method.architecture.__name__,
-            'gaussian_std': pipeline.method.gaussian_std,
+            'tower': net.visual.kind,
+            **last_block(pipeline),
             **asdict(pipeline.settings),
             'synonyms': pipeline.vocabulary.synonyms,
             'resize': list(resize.scale) if resize else None,
@@ -183,14 +183,27 @@ def describe(
     }
 
 
+def last_block(pipeline: Pipeline) -> dict[str, object]:
+    """How the last block of a ViT is read; a ConvNeXt has none."""
+    method = pipeline.method
+    block = {
+        'attention': method.attention.__name__,
+        'architecture': method.architecture.__name__,
+        'gaussian_std': method.gaussian_std,
+    }
+    return block if pipeline.net.visual.kind == 'vit' else dict.fromkeys(block)
+
+
 def headline(record: dict) -> str:
     """Method, protocol, backbone, vocabulary file and device of a run, in one line."""
     settings = record['settings']
     pamr = f'PAMR {settings["pamr_steps"]} steps' if settings['pamr_steps'] else 'no PAMR'
-    form = f'{settings["attention"]}/{settings["architecture"]}, std {settings["gaussian_std"]:g}, {pamr}'
+    form = 'ConvNeXt without pooling'
+    if settings['tower'] == 'vit':
+        form = f'{settings["attention"]}/{settings["architecture"]}, std {settings["gaussian_std"]:g}'
     changes = ''.join(f', {key}={value}' for key, value in record['changes'].items())
     return (
-        f'{record["benchmark"]}: method {record["method"]} ({form}); protocol {record["protocol"]}'
+        f'{record["benchmark"]}: method {record["method"]} ({form}, {pamr}); protocol {record["protocol"]}'
         f'{f" changed by{changes[1:]}" if changes else ""}; backbone {record["backbone"]}; '
         f'vocabulary {settings["vocabulary"]}; device {record["device"]["name"]} ({settings["dtype"]})'
     )

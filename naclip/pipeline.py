@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.model import CLIP
+from clip import CLIP, ConvNeXtCLIP
 from naclip.decision import BACKGROUND, class_probabilities, decide, suppress_small_classes
-from naclip.dense import features, patch_features, token_affinity
+from naclip.dense import check_tower, features, patch_features, token_affinity
 from naclip.methods import Method
 from naclip.pamr import DILATIONS, pamr_
 from naclip.regions import check_dependencies, find_regions, vote
@@ -83,12 +83,20 @@ class Pipeline(nn.Module):
     Inference only: no gradients are kept.
 
     Raises:
-        ValueError: method and settings do not go together, see `check_fit`.
+        ValueError: method and settings, or method and image tower, do not go together: see `check_fit`, `check_tower`.
     """
 
-    def __init__(self, net: CLIP, method: Method, vocabulary: Vocabulary, query_features: Tensor, settings: Settings):
+    def __init__(
+        self,
+        net: CLIP | ConvNeXtCLIP,
+        method: Method,
+        vocabulary: Vocabulary,
+        query_features: Tensor,
+        settings: Settings,
+    ):
         super().__init__()
         check_fit(method, settings)
+        check_tower(net.visual, method)
         self.net = net
         self.method = method
         self.vocabulary = vocabulary

@@ -86,7 +86,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         'PixelCLIP (arXiv:2409.19846)',
         everywhere={
             'resize': (2560, 640),
-            'input_size': (320, 320),
+            'input_size': {'vit': (320, 320), 'convnext': (640, 640)},
             'slide_crop': 0,
             'pamr_steps': 0,
             'templates': 'prompts/pixelclip.txt',

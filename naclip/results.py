@@ -14,7 +14,7 @@ import torch
 
 from naclip.files import written_whole
 
-PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors')
+PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors', 'open_clip_torch', 'timm')
 OPENMMLAB = ('mmengine', 'mmcv', 'mmsegmentation')  # each also as a fork, 'onedl-...'
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,7 +15,10 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 import clip
+from clip.convnext import ConvNeXt
+from clip.model import VisionTransformer
 from clip.weights import known_words
+from naclip.dense import check_tower
 from naclip.methods import find_method
 from naclip.pipeline import Pipeline, Settings, check_fit
 from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
@@ -34,7 +37,8 @@ class NACLIP(BaseSegmentor):
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block; see naclip/methods.py. Default: those of the method.
         pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size, cls_weight,
-            dbscan_eps, dbscan_min_samples, background: see `naclip.pipeline.Settings`.
+            dbscan_eps, dbscan_min_samples, background: see `naclip.pipeline.Settings`. An input_size may be given by
+            kind of image tower: {'vit': ..., 'convnext': ...}.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
@@ -68,7 +72,7 @@ class NACLIP(BaseSegmentor):
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
         method: str | None = None,
-        input_size: Sequence[int] | None = None,
+        input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         synonyms: str = 'best',
         cls_weight: bool = False,
         dbscan_eps: float = Settings.dbscan_eps,
@@ -84,6 +88,10 @@ class NACLIP(BaseSegmentor):
         )
         # What can be wrong is looked at before the minutes that weights and texts may take.
         reading = find_method(method or self.METHOD).but(attn_strategy, arch, gaussian_std)
+        towers = (VisionTransformer.kind, ConvNeXt.kind)
+        by_tower = input_size if isinstance(input_size, Mapping) else dict.fromkeys(towers, input_size)
+        if set(by_tower) != set(towers):
+            raise ValueError(f'input_size is for {", ".join(by_tower)}, expected {" and ".join(towers)}')
         settings = Settings(
             slide_crop=slide_crop,
             slide_stride=slide_stride,
@@ -92,22 +100,24 @@ class NACLIP(BaseSegmentor):
             logit_scale=logit_scale,
             prob_thd=prob_thd,
             area_thd=area_thd,
-            input_size=tuple(input_size) if input_size is not None else None,
             cls_weight=cls_weight,
             dbscan_eps=dbscan_eps,
             dbscan_min_samples=dbscan_min_samples,
             background=background,
         )
+        sizes = {tower: tuple(size) if size is not None else None for tower, size in by_tower.items()}
+        settings_by_tower = {tower: replace(settings, input_size=size) for tower, size in sizes.items()}
         check_fit(reading, settings)
         self.templates_path = templates
         vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
         prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
+        check_tower(net.visual, reading)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
         query_features = cached_text_embeddings(
             net, self.checkpoint.sha256, vocabulary.queries, prompt_templates, cache_dir, progress=is_main_process()
         )
-        self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings)
+        self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings_by_tower[net.visual.kind])
         self.to(net.device)
 
     @property

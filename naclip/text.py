@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from clip import tokenize
-from clip.model import CLIP
+from clip import CLIP, ConvNeXtCLIP, tokenize
 from naclip.files import written_whole
 
 DEFAULT_TEMPLATES = Path(__file__).parents[1] / 'prompts' / 'imagenet.txt'
@@ -47,7 +46,7 @@ def read_templates(path: str | os.PathLike = DEFAULT_TEMPLATES) -> tuple[str, ..
 
 @torch.no_grad()
 def text_embeddings(
-    model: CLIP,
+    model: CLIP | ConvNeXtCLIP,
     queries: Sequence[str | Sequence[str]],
     templates: Sequence[str],
     batch_size: int = 256,
@@ -79,7 +78,7 @@ def text_embeddings(
 
 
 def cached_text_embeddings(
-    model: CLIP,
+    model: CLIP | ConvNeXtCLIP,
     weights_sha256: str,
     queries: Sequence[str | Sequence[str]],
     templates: Sequence[str],

@@ -1,6 +1,6 @@
 """What tests share: the goldens, and the stand-in CLIP under which they were taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clip.convnext import TRUNKS
 from clip.model import CLIP, build_model
 from naclip.vocabulary import Vocabulary, read_vocabulary
 from tests.goldens.weights import stand_in_state_dict
@@ -150,3 +151,19 @@ def unambiguous(golden: dict[str, Tensor], key: str) -> Tensor:
     shape = golden[f'{key}/label'].shape
     bits = np.unpackbits(golden[f'{key}/ambiguous'].numpy())[: shape.numel()]
     return torch.from_numpy(bits == 0).view(shape)
+
+
+@pytest.fixture(scope='session')
+def convnext_parts() -> Iterator[nn.Module]:
+    """OpenCLIP's model of a small ConvNeXt, which the session's `build_convnext` knows; random weights."""
+    open_clip = pytest.importorskip('open_clip')
+    stages = tuple((1, width) for width in (32, 64, 96, 128))
+    vision = dict(timm_model_name='test_convnext2', timm_pool='', timm_proj='linear', image_size=320)
+    text = dict(context_length=77, vocab_size=49408, width=64, heads=1, layers=2)
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setitem(TRUNKS, stages, 'test_convnext2')
+        torch.manual_seed(0)
+        parts = open_clip.CLIP(64, vision, text).eval()
+        for parameter in parts.parameters():  # nothing stays 0 or 1
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+        yield parts

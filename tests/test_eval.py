@@ -183,11 +183,31 @@ def test_pixelclip_with_a_checkpoint_in_its_format(benchmark: str, evaluate: Eva
     assert code == 0
     assert (record['method'], record['protocol'], record['changes']) == ('pixelclip', 'pixelclip', {})
     settings = record['settings']
-    assert (settings['resize'], settings['input_size']) == ([2560, 640], [320, 320])
+    assert (settings['resize'], settings['input_size'], settings['tower']) == ([2560, 640], [320, 320], 'vit')
     assert Path(settings['templates']).name == 'pixelclip.txt'
     assert Path(settings['vocabulary']).name == f'cls_pixelclip_{benchmark}.txt'
     _, trained = evaluate(benchmark, '--method', 'pixelclip', '--limit', '2', '--backbone', str(path))
     assert trained['classes'] == record['classes']
+
+
+def test_pixelclip_with_a_convnext(evaluate: Eval, convnext_parts, tmp_path: Path, capsys: pytest.CaptureFixture):
+    import torch
+
+    path, weights = tmp_path / 'model_final.pth', convnext_parts.state_dict()
+    torch.save({'model': {PIXELCLIP_PREFIX + name: tensor for name, tensor in weights.items()}}, path)
+    options = ('--limit', '1', '--backbone', str(path))
+    code, record = evaluate('voc20', '--method', 'pixelclip', *options)
+    assert code == 0
+    assert 'method pixelclip (ConvNeXt without pooling, no PAMR); protocol pixelclip;' in capsys.readouterr().out
+    settings = record['settings']
+    assert (record['protocol'], record['changes'], settings['tower']) == ('pixelclip', {}, 'convnext')
+    assert settings['input_size'] == [640, 640]
+    assert settings['attention'] is settings['architecture'] is settings['gaussian_std'] is None
+    for method in ('naclip', 'sclip', 'cliptrase', 'clip'):
+        assert evaluate('voc20', '--method', method, *options)[0] == 1
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message.startswith(f'eval.py: method {method} reads the blocks of a ViT')
+        assert message.endswith('use --method pixelclip')
 
 
 def test_pixelclip_elsewhere_is_under_protocol_naclip(evaluate: Eval):

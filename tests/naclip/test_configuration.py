@@ -120,13 +120,14 @@ def test_default_protocols():
 
 
 def test_protocol_pixelclip():
-    """Five benchmarks, whole pictures at 320 x 320, vocabularies and templates of its own."""
+    """Five benchmarks, whole pictures at a size that fits the tower, vocabularies and templates of its own."""
     for benchmark in ('coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'):
         config = config_of(benchmark)
         apply_protocol(config, 'pixelclip', benchmark)
         model = config.model
         assert find_step(config, 'Resize').scale == (2560, 640)
-        assert (model.input_size, model.slide_crop, model.pamr_steps, model.prob_thd) == ((320, 320), 0, 0, 0)
+        assert (model.slide_crop, model.pamr_steps, model.prob_thd) == (0, 0, 0)
+        assert model.input_size == {'vit': (320, 320), 'convnext': (640, 640)}
         assert model.synonyms == 'mean'
         vocabulary = read_vocabulary(resolve_file(model.name_path))
         assert len(vocabulary) == TABLE[benchmark][3]
