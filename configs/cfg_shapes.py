@@ -6,7 +6,7 @@ model = dict(
     clip_path='shapes',
     slide_crop=64,
     slide_stride=32,
-    pamr_stride=(1, 2),  # pictures and objects are a few times smaller than a benchmark's
+    pamr_stride=(2, 4, 8),  # pictures and objects are a few times smaller than a benchmark's
 )
 test_pipeline = [
     dict(type='LoadImageFromFile'),

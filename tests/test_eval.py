@@ -597,3 +597,17 @@ def test_a_method_on_chosen_benchmarks_in_one_go(data: Path, checkpoint_file: Pa
     assert (record['method'], record['protocol'], record['changes']) == ('sclip', 'sclip', {})
     (line,) = (line for line in run.stdout.splitlines() if line.startswith('coco_stuff10k  '))
     assert line.split()[3] == '25.91'
+
+
+@pytest.mark.slow
+def test_naclip_reads_the_embedded_benchmark_far_better_than_clip(tmp_path: Path):
+    scores = {}
+    for method in ('naclip', 'clip'):
+        argv = ['--config', str(ROOT / 'configs/cfg_shapes.py'), '--method', method, '--pamr', 'off', '--device', 'cpu']
+        argv += ['--work-dir', str(tmp_path / method), '--cfg-options', 'test_dataloader.num_workers=0']
+        assert eval_script.main(argv) == 0
+        record = json.loads((tmp_path / method / 'results.json').read_text())
+        assert record['images'] == 200
+        scores[method] = record['metrics']['mIoU']
+    assert scores['naclip'] >= 35
+    assert scores['naclip'] >= 1.5 * scores['clip']
