@@ -47,24 +47,16 @@ def _spans(side: int, crop: int, stride: int) -> list[tuple[int, int]]:
     return [(max(end - crop, 0), end) for end in ends]
 
 
-def sliding_logits(
-    images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None
-) -> Tensor:
-    """Upsample the windows' logits to pixels, average where windows overlap, resize: (B, 3, H, W) -> (B, Q, *size).
-
-    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w). `size` is
-    (H, W) if not given. All interpolation is bilinear, with align_corners off.
-    """
-    return merge_windows(look_through(images, boxes, logits_of), boxes, images.shape[-2:], size)
-
-
 def cut(images: Tensor, boxes: list[Window]) -> Tensor:
     """What is seen through the windows: (B, 3, H, W) -> (B * len(boxes), 3, crop, crop)."""
     return torch.stack([images[:, :, b.top : b.bottom, b.left : b.right] for b in boxes], dim=1).flatten(0, 1)
 
 
 def look_through(images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The logits of all windows, laid side by side in their rows and columns: (B, 3, H, W) -> (B, Q, R*h, C*w)."""
+    """The logits of all windows, laid side by side in their rows and columns: (B, 3, H, W) -> (B, Q, R*h, C*w).
+
+    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w).
+    """
     crops = cut(images, boxes)
     at_once = max(PIXELS_AT_ONCE // crops[0, 0].numel(), 1)
     logits = torch.cat([logits_of(some) for some in crops.split(at_once)])  # (B * R * C, Q, h, w)
@@ -78,7 +70,8 @@ def merge_windows(
     """What `look_through` saw of pictures of `size` (H, W), as maps: (B, Q, R*h, C*w) -> (B, Q, *target).
 
     Upsampling, averaging and resizing are linear, and treat rows and columns apart. So each is one matrix for rows
-    and one for columns, and their products do all three at once, without maps of any size in between.
+    and one for columns, and their products do all three at once, without maps of any size in between. All
+    interpolation is bilinear, with align_corners off. `target` is `size` if not given.
     """
     target = target or size
     rows = _merging_matrix(row_spans(boxes), logits.shape[-2], size[0], target[0]).to(logits)  # (target H, R*h)

@@ -1,6 +1,7 @@
 """Where windows lie, and averaging what is seen through them."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from naclip import windows
-from naclip.windows import Window, sliding_logits, window_boxes
+from naclip.windows import Window, look_through, merge_windows, window_boxes
 
 SIDES = st.integers(1, 90)
 
@@ -71,6 +72,11 @@ def logits_of(crops: Tensor) -> Tensor:
     mix = torch.linspace(-1, 1, 15).view(5, 3)
     places = torch.linspace(0, 1, patches[0, 0].numel()).view(patches.shape[-2:])
     return torch.einsum('qc,nchw->nqhw', mix, patches) + places
+
+
+def sliding_logits(images: Tensor, boxes: list[Window], logits_of: Callable, size: tuple | None = None) -> Tensor:
+    """Both steps, as the pipeline takes them: (B, 3, H, W) -> (B, Q, *size)."""
+    return merge_windows(look_through(images, boxes, logits_of), boxes, images.shape[-2:], size)
 
 
 def brute_force(images: Tensor, boxes: list[Window]) -> Tensor:
