@@ -57,7 +57,7 @@ def load_checkpoint(
     download_root: str | os.PathLike | None = None,
 ) -> tuple[CLIP | ConvNeXtCLIP, Callable[[Image.Image], Tensor], Checkpoint]:
     """As `load`, and the checkpoint it came from: file, SHA-256, metadata."""
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = resolve_device(device)
     checkpoint = open_checkpoint(name_or_path, download_root)
     try:
         build = build_convnext if has_convnext(checkpoint.state_dict) else build_model
@@ -66,6 +66,23 @@ def load_checkpoint(
         raise ValueError(f'{checkpoint.path}: {error}') from None
     model = model.cast(resolve_dtype(dtype, device)).to(device)
     return model, make_preprocess(model.visual.input_resolution), checkpoint
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """The torch.device of a name; of None and 'auto': CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: unknown, or not there.
+    """
+    if device is None or device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f'unknown device {device!r}: choose from auto, cpu, cuda, cuda:INDEX') from None
+    if resolved.type == 'cuda' and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device {device}: there are {torch.cuda.device_count()} CUDA devices here; use cpu')
+    return resolved
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

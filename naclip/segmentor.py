@@ -22,7 +22,7 @@ from naclip.dense import check_tower
 from naclip.methods import find_method
 from naclip.pipeline import Pipeline, Settings, check_fit
 from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
-from naclip.vocabulary import Vocabulary, read_vocabulary
+from naclip.vocabulary import Vocabulary, read_vocabulary, unknown_names
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +187,7 @@ class CLIPForSegmentation(NACLIP):
 def warn_of_unknown_words(vocabulary: Vocabulary, metadata: dict[str, str], name_path: str | os.PathLike) -> None:
     """Warn of class names that a backbone with a closed vocabulary has never seen."""
     words = known_words(metadata)
-    if words is None:
-        return
-    unknown = [name for name in vocabulary.names if not set(name.lower().split()) <= words]
+    unknown = unknown_names(vocabulary.names, words)
     if unknown:
         logger.warning(
             '%s: the backbone has never seen %s; it knows only these words: %s',

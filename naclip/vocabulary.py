@@ -98,6 +98,32 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
     return Vocabulary(tuple(classes))
 
 
+def parse_classes(classes: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """'cat, kitten; dog' -> (('cat', 'kitten'), ('dog',)): semicolons separate classes, commas synonyms.
+
+    Also from a sequence of classes, each a text or a sequence of names.
+
+    Raises:
+        ValueError: no class, or a class without a name.
+    """
+    items = classes.strip().removesuffix(';').split(';') if isinstance(classes, str) else classes
+    parsed = []
+    for item in items:
+        names = item.split(',') if isinstance(item, str) else item
+        parsed.append(tuple(name for name in map(str.strip, names) if name))
+    if not parsed or not all(parsed):
+        raise ValueError(
+            f'classes {classes!r}: {"a class has no name" if parsed else "there is none"}; expected names such as '
+            "'cat, kitten; dog', semicolons between classes, commas between synonyms"
+        )
+    return tuple(parsed)
+
+
+def unknown_names(names: Sequence[str], words: frozenset[str] | None) -> list[str]:
+    """The names with a word that is not among the known `words`; none where any word may be known (None)."""
+    return [] if words is None else [name for name in names if not set(name.lower().split()) <= words]
+
+
 def check_class_count(vocabulary: Vocabulary, path: str | os.PathLike, class_names: Sequence[str]) -> None:
     """Make sure that a vocabulary names every class of a data set.
 

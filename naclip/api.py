@@ -1,0 +1,321 @@
+"""Pictures of your own, with words of your own. Nothing here knows MMSegmentation.
+
+K classes; H, W a picture's height and width.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import clip
+from clip.convnext import ConvNeXt
+from clip.weights import known_words
+from naclip import drawing
+from naclip.dense import Tower, check_tower
+from naclip.methods import Method, find_method
+from naclip.picture import as_picture, bounded_size, fitting_size, network_input
+from naclip.pipeline import Pipeline, Settings, check_fit
+from naclip.protocols import PROTOCOLS
+from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.vocabulary import Vocabulary, parse_classes, unknown_names
+
+logger = logging.getLogger(__name__)
+REPOSITORY = Path(__file__).parents[1]
+BACKGROUND_NAME = 'background'
+BACKGROUND_THD = 0.1  # prob_thd where there is a background, as in the benchmarks that have one
+# The benchmarks' sizes in pixels, for towers of 224 pixels and more; smaller towers get them in proportion.
+REFERENCE = dict(crop=224, stride=112, short_side=336, dilations=(8, 16))
+PAMR_STEPS = 10
+# A picture is labelled at its own size up to this many pixels, and up to this much memory for the maps of all names.
+WORKING_PIXELS = 1 << 20
+MAP_BYTES = 2 << 30
+BAND_PIXELS = 1 << 20  # labels of larger pictures are made in bands of about this many
+
+Picture = str | os.PathLike | Image.Image | np.ndarray
+Classes = str | Sequence[str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was seen in a picture.
+
+    `picture` is the RGB picture that was labelled, upright. `labels` (H, W) are class indices, uint8 (uint16 beyond
+    256 classes). `names` (K,) are the first names of the classes; class 0 is the background, where there is one.
+    `scores` (K, h, w) are the class probabilities, float32, at the size that was worked at: the picture's own, unless
+    it is large.
+    """
+
+    picture: Image.Image
+    labels: np.ndarray
+    names: tuple[str, ...]
+    scores: np.ndarray
+    has_background: bool = False
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """The share of the picture's area that each class has (K,)."""
+        return np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+
+    @property
+    def colours(self) -> np.ndarray:
+        """A colour for each class (K, 3), uint8."""
+        return drawing.class_colours(len(self.names), self.has_background)
+
+    def overlay(self) -> Image.Image:
+        """The picture under its labels' colours, beside a legend with names and shares."""
+        return drawing.overlay(self.picture, self.labels, self.names, self.colours, self.shares)
+
+    def label_map(self) -> Image.Image:
+        """The labels as an indexed picture with a palette (16-bit grey beyond 256 classes)."""
+        return drawing.label_map(self.labels, self.colours)
+
+    def heat_map(self, index: int) -> Image.Image:
+        """Where the class of an index scores how high, on one scale for all classes of the picture."""
+        return drawing.heat_map(self.picture, self.scores[index], float(self.scores.max()))
+
+
+class Segmenter:
+    """A CLIP, loaded once, for any number of vocabularies and pictures.
+
+    Args:
+        backbone: a name of `clip.available_models()`, or a checkpoint file.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
+        download_root: where known weights are downloaded to; default ~/.cache/clip.
+        cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: the backbone cannot be loaded; says why.
+    """
+
+    def __init__(
+        self,
+        backbone: str | os.PathLike = 'ViT-B/16',
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = 'auto',
+        download_root: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
+    ):
+        self.net, _, self.checkpoint = clip.load_checkpoint(backbone, device, dtype, download_root)
+        self.cache_dir = cache_dir
+
+    def prepare(
+        self,
+        classes: Classes,
+        background: str | Sequence[str] = (),
+        *,
+        method: str = 'naclip',
+        gaussian_std: float | None = None,
+        pamr: bool | None = None,
+        prob_thd: float | None = None,
+        short_side: int | None = None,
+        templates: str | os.PathLike | None = None,
+    ) -> 'PreparedSegmenter':
+        """Get ready for pictures: check the settings, encode the names. The arguments are those of `naclip.segment`."""
+        reading = find_method(method).but(gaussian_std=gaussian_std)
+        check_tower(self.net.visual, reading)
+        settings, usual_side = settings_for(reading, self.net.visual, bool(background), pamr, prob_thd)
+        if short_side is not None and short_side < 1:
+            raise ValueError(f'short_side is {short_side}, expected a number of pixels above 0')
+        check_fit(reading, settings)
+        published = PROTOCOLS[reading.protocol].everywhere
+        vocabulary = vocabulary_of(classes, background, published.get('synonyms', Vocabulary.synonyms))
+        texts = read_templates(templates or REPOSITORY / published.get('templates', DEFAULT_TEMPLATES))
+        unknown = unknown_names(vocabulary.names, known_words(self.checkpoint.metadata))
+        if unknown:
+            logger.warning('the backbone has never seen %s', ', '.join(map(repr, unknown)))
+        query_features = cached_text_embeddings(
+            self.net, self.checkpoint.sha256, vocabulary.queries, texts, self.cache_dir, progress=False
+        )
+        pipeline = Pipeline(self.net, reading, vocabulary, query_features, settings).to(self.net.device)
+        return PreparedSegmenter(pipeline, short_side or usual_side, bool(background))
+
+
+class PreparedSegmenter:
+    """A pipeline that takes pictures of any kind and size, whose short side the image tower sees at so many pixels."""
+
+    def __init__(self, pipeline: Pipeline, short_side: int, has_background: bool):
+        self.pipeline = pipeline
+        self.short_side = short_side
+        self.has_background = has_background
+
+    def __call__(self, image: Picture) -> Segmentation:
+        """Label every pixel of a picture.
+
+        Raises:
+            ValueError, FileNotFoundError: no picture that can be read; says why.
+        """
+        picture = as_picture(image)
+        vocabulary, net = self.pipeline.vocabulary, self.pipeline.net
+        size = (picture.height, picture.width)
+        working_size = bounded_size(size, working_pixels(len(vocabulary.queries)))
+        reduced = picture if working_size == size else picture.resize(working_size[::-1], Image.Resampling.BICUBIC)
+        images = network_input(reduced, input_size(working_size, self.short_side, net.visual)).to(net.device)
+        labels, scores = self.pipeline(images, working_size)
+        if working_size != size:
+            labels = enlarge(labels, scores, size, self.pipeline)
+        return Segmentation(
+            picture,
+            labels[0, 0].cpu().numpy().astype(np.uint8 if len(vocabulary) <= 256 else np.uint16),
+            display_names(vocabulary, self.has_background),
+            scores[0].cpu().numpy(),
+            self.has_background,
+        )
+
+
+@lru_cache(maxsize=2)
+def _loaded(backbone: str, device: str | None, dtype: str) -> Segmenter:
+    return Segmenter(backbone, device, dtype)
+
+
+def segment(
+    image: Picture,
+    classes: Classes,
+    background: str | Sequence[str] = (),
+    *,
+    method: str = 'naclip',
+    backbone: str | os.PathLike = 'ViT-B/16',
+    gaussian_std: float | None = None,
+    pamr: bool | None = None,
+    prob_thd: float | None = None,
+    short_side: int | None = None,
+    templates: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    dtype: str = 'auto',
+) -> Segmentation:
+    """Label every pixel of a picture with the best fitting class.
+
+    The two backbones used last stay loaded; a `Segmenter` keeps its own.
+
+    Args:
+        image: a file, a Pillow image, or an array of uint8: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+        classes: 'cat, kitten; dog': semicolons separate classes, commas synonyms. Or a sequence of such classes, each
+            a text or a sequence of names.
+        background: names of what is not to be told apart, 'wall, sky': together they are class 0, which also gets
+            what no class fits well.
+        method: a name of `naclip.methods.METHODS`, read with the sizes and scales it was published with.
+        backbone: a name of `clip.available_models()`, or a checkpoint file.
+        gaussian_std: of the neighbourhood, in patches; default: the method's.
+        pamr: whether maps are refined along the picture's edges; default: as the method is published.
+        prob_thd: pixels less sure than this become background; default: 0.1 with a background, else 0.
+        short_side: pixels that the picture's short side has for the image tower; default: as the method is published
+            (336 for NACLIP). More shows smaller things, and takes longer.
+        templates: a prompt-template file; default: the method's.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: something that cannot be used; says which and why.
+    """
+    segmenter = _loaded(os.fspath(backbone), None if device is None else str(device), dtype)
+    prepared = segmenter.prepare(
+        classes,
+        background,
+        method=method,
+        gaussian_std=gaussian_std,
+        pamr=pamr,
+        prob_thd=prob_thd,
+        short_side=short_side,
+        templates=templates,
+    )
+    return prepared(image)
+
+
+def vocabulary_of(
+    classes: Classes, background: str | Sequence[str] = (), synonyms: str = Vocabulary.synonyms
+) -> Vocabulary:
+    """The vocabulary of what a user typed; the background's names, if any, are class 0.
+
+    Raises:
+        ValueError: no class, a class without a name, or a name that belongs to two classes.
+    """
+    parsed = parse_classes(classes)
+    if background:
+        behind = parse_classes([background])
+        parsed = (*behind, *parsed)
+    owners: dict[str, int] = {}
+    for i, names in enumerate(parsed):
+        for name in names:
+            if owners.setdefault(name.lower(), i) != i:
+                raise ValueError(f'{name!r} belongs to two classes; a name can stand for one only')
+    return Vocabulary(parsed, synonyms)
+
+
+def display_names(vocabulary: Vocabulary, has_background: bool) -> tuple[str, ...]:
+    """The first name of each class; class 0 is 'background' where there is one."""
+    names = tuple(synonyms[0] for synonyms in vocabulary.classes)
+    return (BACKGROUND_NAME, *names[1:]) if has_background else names
+
+
+def settings_for(
+    method: Method, visual: Tower, has_background: bool, pamr: bool | None = None, prob_thd: float | None = None
+) -> tuple[Settings, int]:
+    """How a method's features become labels, on pictures of any kind; and the short side it looks at, in pixels.
+
+    These are the method's protocol's settings for all benchmarks. Towers below 224 pixels get sizes in proportion.
+
+    Raises:
+        ValueError: a threshold that is no probability, or without a background to give pixels to.
+    """
+    if prob_thd and not has_background:
+        raise ValueError(f'prob_thd {prob_thd:g} needs a background for pixels that are less sure: name one')
+    if prob_thd is None:
+        prob_thd = BACKGROUND_THD if has_background else 0.0
+    published = PROTOCOLS[method.protocol].everywhere
+    scale = min(visual.input_resolution / REFERENCE['crop'], 1)
+    dilations = tuple(max(round(scale * d), 1) for d in REFERENCE['dilations'])
+    settings = Settings(
+        slide_crop=round(scale * REFERENCE['crop']),
+        slide_stride=max(round(scale * REFERENCE['stride']), 1),
+        pamr_stride=dilations,
+    )
+    known = {field.name for field in fields(Settings)} - {'input_size'}
+    settings = replace(settings, **{key: value for key, value in published.items() if key in known})
+    if 'input_size' in published:
+        settings = replace(settings, input_size=published['input_size'][visual.kind])
+    pamr = method.pamr if pamr is None else pamr
+    settings = replace(settings, pamr_steps=PAMR_STEPS if pamr else 0, prob_thd=prob_thd, background=has_background)
+    short_side = published.get('crop') or min(published.get('resize', (round(scale * REFERENCE['short_side']),)))
+    return settings, short_side
+
+
+def working_pixels(names: int) -> int:
+    """How many pixels a picture may have, to be labelled at its own size with so many names."""
+    return min(WORKING_PIXELS, max(MAP_BYTES // (2 * 4 * names), 1))  # maps, and their classes' probabilities
+
+
+def input_size(size: tuple[int, int], short_side: int, visual: Tower) -> tuple[int, int]:
+    """The size (H, W) of what the image tower gets of a picture of `size`: at least one patch, however slim."""
+    smallest = 32 if isinstance(visual, ConvNeXt) else visual.patch_size
+    height, width = fitting_size(size, short_side)
+    return max(height, smallest), max(width, smallest)
+
+
+def enlarge(labels: Tensor, scores: Tensor, size: tuple[int, int], pipeline: Pipeline) -> Tensor:
+    """Labels (1, 1, H, W) of a larger size, from labels (1, 1, h, w) and scores (1, K, h, w), in bands of rows.
+
+    The scores are enlarged (bilinear) and decided on anew. Labels that were voted on are enlarged themselves (nearest).
+    """
+    if pipeline.method.regions:
+        return F.interpolate(labels.float(), size, mode='nearest-exact').long()
+    result = labels.new_empty(1, 1, *size)
+    # The source row of each row, between two rows of the scores.
+    rows = ((torch.arange(size[0], device=scores.device) + 0.5) * scores.shape[2] / size[0] - 0.5).clamp(min=0)
+    rows_of_band = max(BAND_PIXELS // size[1], 1)
+    for start in range(0, size[0], rows_of_band):
+        row = rows[start : start + rows_of_band]
+        upper = row.long()
+        lower = (upper + 1).clamp(max=scores.shape[2] - 1)
+        band = torch.lerp(scores[:, :, upper], scores[:, :, lower], (row - upper)[:, None])
+        wide = F.interpolate(band, (len(row), size[1]), mode='bilinear', align_corners=False)
+        result[:, :, start : start + len(row)] = pipeline.decide(wide)
+    return result

@@ -1,0 +1,135 @@
+"""What was seen, to look at: colours, overlays with a legend, heat maps, label maps as files.
+
+K classes; sizes are in pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import hsv_to_rgb
+from PIL import Image, ImageDraw, ImageFont
+
+LOOKED_AT = (320, 2048)  # a drawing's longest side: smaller pictures are shown larger, larger ones smaller
+OPACITY = 0.55  # of the classes' colours on the picture
+TEXT_SIZE = 15
+ROW = 24
+MARGIN = 10
+SWATCH = 14
+MOST_ROWS = 40  # of a legend
+FONT = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'  # wider than Pillow's own
+
+
+def class_colours(count: int, has_background: bool = False) -> np.ndarray:
+    """A colour for each class (K, 3), uint8, that differ as much as so many can; a background is black.
+
+    The first ten are Matplotlib's. Then hues go round by the golden angle, in changing lightness and saturation.
+    """
+    i = np.arange(count)
+    hue = i * 0.61803398875 % 1
+    saturation, value = np.array([0.45, 1.0, 0.7])[i % 3], np.array([1.0, 0.5, 0.75])[i // 3 % 3]
+    colours = hsv_to_rgb(np.stack([hue, saturation, value], axis=-1))
+    first = np.array(colormaps['tab10'].colors)[:count]
+    colours = np.concatenate([np.zeros((int(has_background), 3)), first, colours])[:count]
+    return np.rint(255 * colours).astype(np.uint8)
+
+
+def looked_at(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) at which a picture of `size` is drawn."""
+    smallest, largest = LOOKED_AT
+    longest = max(size)
+    factor = -(-smallest // longest) if longest < smallest else min(largest / longest, 1)
+    height, width = (max(round(factor * side), 1) for side in size)
+    return height, width
+
+
+def blend(picture: Image.Image, labels: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """A picture (RGB) under the colours (K, 3) of its labels (H, W), at the size it is looked at."""
+    size = looked_at(labels.shape)[::-1]
+    resample = Image.Resampling.BOX if size[0] < labels.shape[1] else Image.Resampling.NEAREST
+    smaller = picture.resize(size, resample)
+    coloured = Image.fromarray(colours[_resized_labels(labels, size)])
+    return Image.blend(smaller, coloured, OPACITY)
+
+
+def _resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another (width, height), nearest."""
+    rows = (np.arange(size[1]) * 2 + 1) * labels.shape[0] // (2 * size[1])
+    columns = (np.arange(size[0]) * 2 + 1) * labels.shape[1] // (2 * size[0])
+    return labels[rows[:, None], columns]
+
+
+def overlay(
+    picture: Image.Image, labels: np.ndarray, names: Sequence[str], colours: np.ndarray, shares: Sequence[float]
+) -> Image.Image:
+    """The picture under its labels' colours, beside a legend of the classes in it: name and share, largest first."""
+    blended = blend(picture, labels, colours)
+    key = legend(names, colours, shares)
+    width, height = blended.width + key.width, max(blended.height, key.height)
+    canvas = Image.new('RGB', (width, height), 'white')
+    canvas.paste(blended, (0, 0))
+    canvas.paste(key, (blended.width, 0))
+    return canvas
+
+
+def legend(names: Sequence[str], colours: np.ndarray, shares: Sequence[float]) -> Image.Image:
+    """Swatch, name and share of the area of every class that is there, largest first; then how many are not."""
+    font = ImageFont.truetype(str(FONT), TEXT_SIZE)
+    there = [i for i in np.argsort(-np.asarray(shares), kind='stable') if shares[i] > 0]
+    rows = [(i, f'{shortened(names[i])}  {percent(shares[i])}') for i in there[:MOST_ROWS]]
+    missing = [len(there) - len(rows), len(names) - len(there)]
+    remarks = [f'{n} {what}' for n, what in zip(missing, ('more', 'not seen'), strict=True) if n]
+    texts = [text for _, text in rows] + remarks
+    width = max(int(font.getlength(text)) for text in texts) + 3 * MARGIN + SWATCH
+    image = Image.new('RGB', (width, ROW * len(texts) + MARGIN), 'white')
+    draw = ImageDraw.Draw(image)
+    for line, text in enumerate(texts):
+        middle = ROW * line + MARGIN // 2 + ROW // 2
+        if line < len(rows):
+            box = (MARGIN, middle - SWATCH // 2, MARGIN + SWATCH, middle + SWATCH // 2)
+            draw.rectangle(box, tuple(colours[rows[line][0]].tolist()), 'grey')
+        fill = 'black' if line < len(rows) else 'grey'
+        draw.text((2 * MARGIN + SWATCH, middle), text, fill, font, anchor='lm')
+    return image
+
+
+def shortened(name: str, length: int = 40) -> str:
+    """A name that fits in a line."""
+    return name if len(name) <= length else f'{name[: length - 1]}…'
+
+
+def percent(share: float) -> str:
+    """0.1234 -> '12.3 %'; what is there, however small, is not called nothing."""
+    return '< 0.1 %' if 0 < share < 0.0005 else f'{100 * share:.1f} %'
+
+
+def label_map(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """Labels (H, W) as an indexed picture with a palette; 16-bit grey where there are more than 256 classes."""
+    image = Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        image.putpalette(colours.ravel().tolist())
+    return image
+
+
+def heat_map(picture: Image.Image, score: np.ndarray, highest: float) -> Image.Image:
+    """A class's score (h, w), from 0 (dark) to `highest` (bright), with the picture shining through, as looked at.
+
+    Below it is the scale.
+    """
+    size = looked_at((picture.height, picture.width))[::-1]
+    colour_map = colormaps['inferno']
+    relative = np.asarray(Image.fromarray(score / (highest or 1)).resize(size, Image.Resampling.BILINEAR))
+    hot = Image.fromarray((255 * colour_map(relative)[..., :3]).astype(np.uint8))
+    grey = picture.resize(size, Image.Resampling.BILINEAR).convert('L').convert('RGB')
+    image = Image.blend(grey, hot, 0.7)
+
+    canvas = Image.new('RGB', (max(image.width, 160), image.height + 2 * ROW), 'white')
+    canvas.paste(image, (0, 0))
+    bar = colour_map(np.linspace(0, 1, canvas.width - 2 * MARGIN))[None, :, :3].repeat(SWATCH, axis=0)
+    canvas.paste(Image.fromarray((255 * bar).astype(np.uint8)), (MARGIN, image.height + MARGIN // 2))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(str(FONT), TEXT_SIZE)
+    draw.text((MARGIN, canvas.height - ROW // 2), '0', 'black', font, anchor='lm')
+    draw.text((canvas.width - MARGIN, canvas.height - ROW // 2), f'{highest:.2f}', 'black', font, anchor='rm')
+    return canvas

@@ -1,0 +1,237 @@
+"""`naclip.segment`: against the harness on the same picture, on pictures of all sizes, and what is refused."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.transforms import LoadImageFromFile
+from mmseg.datasets.transforms import Resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from PIL import Image
+
+import clip
+import naclip
+import naclip.segmentor
+from naclip import api, shapes
+from naclip.methods import METHODS
+from naclip.vocabulary import Vocabulary, parse_classes
+
+CLASSES = 'cat; dog, frog; grass'
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _cache(tmp_path_factory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='module')
+def picture() -> Image.Image:
+    pixels, _ = shapes.draw(np.random.RandomState(5), shapes.VAL_SIZE)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> naclip.Segmenter:
+    return naclip.Segmenter('shapes', 'cpu')
+
+
+@pytest.mark.parametrize(('method', 'pamr'), [('naclip', True), ('naclip', False), ('sclip', False)])
+def test_labels_are_those_of_the_harness(tmp_path, picture, method, pamr):
+    picture = picture.resize((250, 190), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / 'picture.png')
+    (tmp_path / 'classes.txt').write_text('\n'.join(shapes.CLASSES))
+    config = dict(
+        type='NACLIP',
+        clip_path='shapes',
+        name_path=str(tmp_path / 'classes.txt'),
+        device='cpu',
+        method=method,
+        slide_crop=64,
+        slide_stride=32,
+        pamr_steps=10 if pamr else 0,
+        pamr_stride=(2, 5),
+    )
+    model = MODELS.build(config)
+    data = LoadImageFromFile()(dict(img_path=str(tmp_path / 'picture.png')))
+    data = Resize(scale=(2048, 96), keep_ratio=True)(data)
+    sample = SegDataSample(metainfo=dict(ori_shape=(190, 250)))
+    inputs = torch.from_numpy(data['img'].transpose(2, 0, 1).copy())
+    [theirs] = model.test_step(dict(inputs=[inputs], data_samples=[sample]))
+
+    mine = naclip.segment(
+        tmp_path / 'picture.png', list(shapes.CLASSES), method=method, backbone='shapes', pamr=pamr, device='cpu'
+    )
+    assert np.array_equal(mine.labels, theirs.pred_sem_seg.data[0].numpy())
+    shares = mine.scores / mine.scores.sum(axis=0)
+    assert np.abs(shares - theirs.seg_logits.data.numpy()).max() < 1e-6
+    assert len(np.unique(mine.labels)) > 2
+
+
+def test_a_known_picture_is_understood():
+    """The embedded backbone on a picture made for it: most pixels are right."""
+    pixels, labels = shapes.draw(np.random.RandomState(5), shapes.VAL_SIZE)
+    seen = naclip.segment(pixels, list(shapes.CLASSES), backbone='shapes', short_side=112)
+    assert (seen.labels == labels).mean() > 0.8
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 400), (400, 1), (3, 2), (57, 1023)])
+def test_any_size(segmenter, size):
+    rng = np.random.RandomState(0)
+    pixels = rng.randint(0, 256, (*size, 3)).astype(np.uint8)
+    for method in ('naclip', 'pixelclip', 'clip'):
+        seen = segmenter.prepare(CLASSES, method=method)(pixels)
+        assert seen.labels.shape == size
+        assert seen.scores.shape == (3, *size)
+        assert seen.shares.sum() == pytest.approx(1)
+
+
+def test_a_large_picture_is_labelled_at_its_size_in_bounded_memory(monkeypatch, segmenter, picture):
+    segment = segmenter.prepare(list(shapes.CLASSES))
+    small = segment(picture)
+    large = picture.resize((picture.width * 8, picture.height * 8), Image.Resampling.BICUBIC)
+    monkeypatch.setattr(api, 'WORKING_PIXELS', picture.width * picture.height)
+    seen = segment(large)
+    assert seen.labels.shape == (large.height, large.width)
+    assert seen.scores.shape == small.scores.shape
+    assert (seen.labels[4::8, 4::8] == small.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize('band', [1, 700, 1 << 20])
+def test_enlarging_in_bands_is_interpolation(monkeypatch, segmenter, band):
+    monkeypatch.setattr(api, 'BAND_PIXELS', band)
+    pipeline = segmenter.prepare(CLASSES, 'sky', prob_thd=0.4).pipeline
+    scores = torch.rand(1, 4, 7, 11, generator=torch.Generator().manual_seed(0))
+    mine = api.enlarge(pipeline.decide(scores), scores, (50, 90), pipeline)
+    wide = F.interpolate(scores, (50, 90), mode='bilinear', align_corners=False)
+    assert (mine == pipeline.decide(wide)).float().mean() > 0.999
+    assert len(mine.unique()) == 4
+
+
+def test_voted_labels_are_enlarged_as_they_are(segmenter):
+    pipeline = segmenter.prepare(CLASSES, method='cliptrase').pipeline
+    labels = torch.tensor([[[[0, 1], [2, 0]]]])
+    mine = api.enlarge(labels, torch.zeros(1, 3, 2, 2), (6, 4), pipeline)
+    assert torch.equal(mine, labels.repeat_interleave(3, 2).repeat_interleave(2, 3))
+
+
+def test_working_size_falls_with_the_number_of_names():
+    assert api.working_pixels(59) == 1 << 20
+    assert 8 * api.working_pixels(5000) * 5000 <= api.MAP_BYTES
+
+
+def test_background_is_class_0_and_gets_what_nothing_fits(segmenter, picture):
+    seen = segmenter.prepare('cat; dog', 'sky, grass, water, sand', prob_thd=0)(picture)
+    assert seen.names == ('background', 'cat', 'dog')
+    unsure = segmenter.prepare('cat; dog', 'sky, grass, water, sand', prob_thd=0.9)(picture)
+    assert (unsure.labels == 0).sum() > (seen.labels == 0).sum()
+    assert (unsure.labels[seen.scores.max(axis=0) < 0.9] == 0).all()
+    assert not unsure.colours[0].any()
+
+
+def test_synonyms_count_as_their_class(segmenter, picture):
+    seen = segmenter.prepare('cat; sky, snow; grass')(picture)
+    assert seen.names == ('cat', 'sky', 'grass')
+    apart = segmenter.prepare('cat; sky; snow; grass')(picture)
+    assert np.allclose(seen.scores[1], np.maximum(apart.scores[1], apart.scores[2]), atol=1e-6)
+    merged = np.array([0, 1, 1, 2])[apart.scores.argmax(axis=0)]
+    assert np.array_equal(merged, seen.labels)
+
+
+def test_the_model_loads_once(monkeypatch, picture):
+    naclip.segment(picture, CLASSES, backbone='shapes', device='cpu')
+    monkeypatch.setattr(clip, 'load_checkpoint', lambda *_: pytest.fail('loaded again'))
+    assert naclip.segment(picture, 'cat; dog', backbone='shapes', device='cpu').names == ('cat', 'dog')
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_settings_are_those_of_the_protocol(segmenter, method):
+    prepared = segmenter.prepare(CLASSES, method=method)
+    settings = prepared.pipeline.settings
+    assert settings.slide_crop == (64 if method in ('naclip', 'sclip', 'clip') else 0)
+    assert settings.pamr_steps == (10 if method == 'naclip' else 0)
+    assert settings.logit_scale == (100 if method == 'cliptrase' else 40)
+    assert settings.input_size == ((320, 320) if method == 'pixelclip' else None)
+    assert prepared.pipeline.vocabulary.synonyms == ('mean' if method == 'pixelclip' else 'best')
+    assert prepared.short_side == dict(cliptrase=224, pixelclip=640).get(method, 96)
+
+
+def test_released_towers_are_read_as_in_the_benchmarks():
+    for resolution in (224, 336):
+        visual = clip.model.VisionTransformer(resolution, 16, 64, 1, 8)
+        settings, short_side = api.settings_for(METHODS['naclip'], visual, has_background=True)
+        assert (settings.slide_crop, settings.slide_stride, short_side) == (224, 112, 336)
+        assert settings.pamr_stride == (8, 16)
+        assert settings.prob_thd == 0.1
+
+
+def test_options_have_the_last_word(segmenter):
+    pipeline = segmenter.prepare(CLASSES, gaussian_std=2, pamr=False).pipeline
+    assert pipeline.method.gaussian_std == 2
+    assert pipeline.settings.pamr_steps == 0
+    assert segmenter.prepare(CLASSES, method='sclip', pamr=True).pipeline.settings.pamr_steps == 10
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(classes=''), 'a class has no name'),
+        (dict(classes=[]), 'there is none'),
+        (dict(classes='cat;;dog'), 'a class has no name'),
+        (dict(classes='cat, Dog; dog'), "'dog' belongs to two classes"),
+        (dict(classes='cat', background='cat'), "'cat' belongs to two classes"),
+        (dict(classes='cat', background=' , '), 'a class has no name'),
+        (dict(classes='cat', prob_thd=0.3), 'needs a background'),
+        (dict(classes='cat', background='sky', prob_thd=3), 'prob_thd is 3'),
+        (dict(classes='cat', method='magic'), 'choose from naclip'),
+        (dict(classes='cat', gaussian_std=-1), 'gaussian_std is -1'),
+        (dict(classes='cat', short_side=0), 'short_side is 0'),
+        (dict(classes='cat ' * 90), 'needs 98 tokens'),
+    ],
+)
+def test_refusals(segmenter, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        segmenter.prepare(**arguments)
+
+
+def test_unknown_words_are_told_of(segmenter, caplog):
+    with caplog.at_level(logging.WARNING):
+        segmenter.prepare('cat; aardvark')
+    assert "never seen 'aardvark'" in caplog.text
+
+
+def test_outputs_fit_together(segmenter, picture):
+    seen = segmenter.prepare(CLASSES)(picture)
+    assert np.array_equal(np.asarray(seen.label_map()), seen.labels)
+    assert seen.overlay().width > picture.width
+    assert seen.heat_map(0).size[0] >= picture.width
+
+
+def test_parsing():
+    assert parse_classes('cat, kitten ;dog;') == (('cat', 'kitten'), ('dog',))
+    assert parse_classes(['cat, kitten', ('dog', 'puppy')]) == (('cat', 'kitten'), ('dog', 'puppy'))
+    assert api.vocabulary_of('a; b', ['x', 'y']) == Vocabulary((('x', 'y'), ('a',), ('b',)))
+
+
+def test_free_of_mmseg():
+    code = (
+        'import sys, naclip; naclip.segment; assert not {"mmseg", "mmcv", "mmengine"} & set(sys.modules), "MMSeg";'
+        'import naclip.api, tools.segment; assert not {"mmseg", "mmcv", "mmengine"} & set(sys.modules), "MMSeg"'
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
+
+
+def test_the_package_is_light_until_used():
+    code = 'import sys, naclip.cli; assert "torch" not in sys.modules; from naclip import segment; naclip.nothing'
+    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert "AttributeError: module 'naclip' has no attribute 'nothing'" in result.stderr
