@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.context import CLASS_IDS, NUM_IDS, draw_label, label_table, read_annotations, read_class_ids
+from naclip.context import NUM_IDS, draw_label, label_table, read_annotations, read_class_ids
 from naclip.conversion import (
     DATA_ROOTS,
     InputError,
@@ -82,7 +82,7 @@ def jobs_from_mat(voc2010: Path, mats: Path) -> tuple[dict[str, list[str]], dict
         )
     lists = [folder / 'labels.txt' for folder in (mats, mats.absolute().parent)]
     names = next((path for path in lists if path.is_file()), None)
-    table = label_table(read_class_ids(names) if names else CLASS_IDS)
+    table = label_table(read_class_ids(names)) if names else label_table()
     return phases, {stem: (mats / f'{stem}.mat', table) for stem in wanted}
 
 

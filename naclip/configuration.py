@@ -196,7 +196,8 @@ def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> s
             return str(candidate)
     raise FileNotFoundError(
         f'benchmark {benchmark}: no data in {" or ".join(dict.fromkeys(map(str, candidates)))}: expected '
-        f'{", ".join(needed)} there; prepare it as docs/data.md says, or point --data-root or {DATA_ROOT_VARIABLE} to it'
+        f'{", ".join(needed)} there; prepare it as docs/data.md says, or point --data-root or {DATA_ROOT_VARIABLE} '
+        'to it'
     )
 
 

@@ -13,19 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmseg.datasets.pascal_context import PascalContextDataset59
 
 from naclip.conversion import InputError
 
-CLASSES = PascalContextDataset59.METAINFO['classes']
 NUM_IDS = 459
-# Ids of the classes among the 459, which are in alphabetical order.
+# The 59 classes in MMSegmentation's order, and their ids among the 459, which are in alphabetical order.
 # fmt: off
-CLASS_IDS = (
-    2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144, 158, 159,
-    162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355, 360, 366, 368, 397,
-    415, 416, 420, 424, 427, 440, 445, 454, 458,
-)
+CLASS_IDS = {
+    'aeroplane': 2, 'bag': 9, 'bed': 18, 'bedclothes': 19, 'bench': 22, 'bicycle': 23, 'bird': 25, 'boat': 31, 'book':
+    33, 'bottle': 34, 'building': 44, 'bus': 45, 'cabinet': 46, 'car': 59, 'cat': 65, 'ceiling': 68, 'chair': 72,
+    'cloth': 80, 'computer': 85, 'cow': 98, 'cup': 104, 'curtain': 105, 'dog': 113, 'door': 115, 'fence': 144,
+    'floor': 158, 'flower': 159, 'food': 162, 'grass': 187, 'ground': 189, 'horse': 207, 'keyboard': 220, 'light':
+    232, 'motorbike': 258, 'mountain': 259, 'mouse': 260, 'person': 284, 'plate': 295, 'platform': 296, 'pottedplant':
+    308, 'road': 324, 'rock': 326, 'sheep': 347, 'shelves': 349, 'sidewalk': 354, 'sign': 355, 'sky': 360, 'snow':
+    366, 'sofa': 368, 'table': 397, 'track': 415, 'train': 416, 'tree': 420, 'truck': 424, 'tvmonitor': 427, 'wall':
+    440, 'water': 445, 'window': 454, 'wood': 458,
+}
 # fmt: on
 # Spellings of other lists -> MMSegmentation's; names are compared in small letters without spaces and hyphens.
 SPELLINGS = {
@@ -47,7 +50,7 @@ def plain_name(name: str) -> str:
     return SPELLINGS.get(plain, plain)
 
 
-def label_table(class_ids: Iterable[int] = CLASS_IDS) -> np.ndarray:
+def label_table(class_ids: Iterable[int] = tuple(CLASS_IDS.values())) -> np.ndarray:
     """Label of each of the 459 ids, as uint8 of shape (460,): 1-59 for the classes, 0 for all else."""
     table = np.zeros(NUM_IDS + 1, dtype=np.uint8)
     for label, class_id in enumerate(class_ids, start=1):
@@ -64,14 +67,14 @@ def find_class_ids(names: Iterable[tuple[int, str]], source: Path) -> tuple[int,
     found: dict[str, list[int]] = defaultdict(list)
     for class_id, name in names:
         found[plain_name(name)].append(class_id)
-    for name in CLASSES:
+    for name in CLASS_IDS:
         ids = found[name]
         if len(ids) != 1 or not 1 <= ids[0] <= NUM_IDS:
             raise InputError(
                 f'{source} has ids {ids} for the class {name}, expected one of 1-{NUM_IDS}: '
                 "is it PASCAL Context's list of 459 classes?"
             )
-    return tuple(found[name][0] for name in CLASSES)
+    return tuple(found[name][0] for name in CLASS_IDS)
 
 
 def read_class_ids(path: Path) -> tuple[int, ...]:
@@ -175,7 +178,7 @@ def read_annotations(path: Path) -> tuple[dict[str, list[str]], dict[str, tuple]
             if image['phase'] in phases:
                 phases[image['phase']].append(names[key])
         categories = [(_first(c, 'category_id', 'id'), c['name']) for c in content.get('categories', ())]
-        table = label_table(find_class_ids(categories, path) if categories else CLASS_IDS)
+        table = label_table(find_class_ids(categories, path)) if categories else label_table()
         parts: dict = {key: [] for key in pictures}
         for segment in segments:
             if not 0 <= segment['category_id'] <= NUM_IDS:
