@@ -4,7 +4,8 @@ Taken for granted about the file, which is large and could not be looked at here
 Detail" challenge, laid out as COCO's. `images` have `file_name`, `image_id` (or `id`), `height`, `width` and `phase`
 (train or val). `annos_segmentation` have `image_id`, `category_id` (one of the 459) and `segmentation`: a mask in
 COCO's run-length encoding, or polygons. Where masks overlap, the later one counts. `categories`, if there, have
-`name` and `category_id` (or `id`). Whatever differs is refused.
+`name` and `category_id` (or `id`). Whatever differs is refused. Ids are those that MMSegmentation's converter of the
+file knows; they are the numbers of the names in labels.txt.
 """
 
 import json
@@ -20,14 +21,14 @@ NUM_IDS = 459
 # The 59 classes in MMSegmentation's order, and their ids among the 459, which are in alphabetical order.
 # fmt: off
 CLASS_IDS = {
-    'aeroplane': 2, 'bag': 9, 'bed': 18, 'bedclothes': 19, 'bench': 22, 'bicycle': 23, 'bird': 25, 'boat': 31, 'book':
-    33, 'bottle': 34, 'building': 44, 'bus': 45, 'cabinet': 46, 'car': 59, 'cat': 65, 'ceiling': 68, 'chair': 72,
-    'cloth': 80, 'computer': 85, 'cow': 98, 'cup': 104, 'curtain': 105, 'dog': 113, 'door': 115, 'fence': 144,
-    'floor': 158, 'flower': 159, 'food': 162, 'grass': 187, 'ground': 189, 'horse': 207, 'keyboard': 220, 'light':
-    232, 'motorbike': 258, 'mountain': 259, 'mouse': 260, 'person': 284, 'plate': 295, 'platform': 296, 'pottedplant':
-    308, 'road': 324, 'rock': 326, 'sheep': 347, 'shelves': 349, 'sidewalk': 354, 'sign': 355, 'sky': 360, 'snow':
-    366, 'sofa': 368, 'table': 397, 'track': 415, 'train': 416, 'tree': 420, 'truck': 424, 'tvmonitor': 427, 'wall':
-    440, 'water': 445, 'window': 454, 'wood': 458,
+    'aeroplane': 2, 'bag': 9, 'bed': 18, 'bedclothes': 19, 'bench': 22, 'bicycle': 23, 'bird': 25, 'boat': 31,
+    'book': 33, 'bottle': 34, 'building': 44, 'bus': 45, 'cabinet': 46, 'car': 59, 'cat': 65, 'ceiling': 68,
+    'chair': 72, 'cloth': 80, 'computer': 85, 'cow': 98, 'cup': 104, 'curtain': 105, 'dog': 113, 'door': 115,
+    'fence': 144, 'floor': 158, 'flower': 159, 'food': 162, 'grass': 187, 'ground': 189, 'horse': 207,
+    'keyboard': 220, 'light': 232, 'motorbike': 258, 'mountain': 259, 'mouse': 260, 'person': 284, 'plate': 295,
+    'platform': 296, 'pottedplant': 308, 'road': 324, 'rock': 326, 'sheep': 347, 'shelves': 349, 'sidewalk': 354,
+    'sign': 355, 'sky': 360, 'snow': 366, 'sofa': 368, 'table': 397, 'track': 415, 'train': 416, 'tree': 420,
+    'truck': 424, 'tvmonitor': 427, 'wall': 440, 'water': 445, 'window': 454, 'wood': 458,
 }
 # fmt: on
 # Spellings of other lists -> MMSegmentation's; names are compared in small letters without spaces and hyphens.
@@ -177,8 +178,11 @@ def read_annotations(path: Path) -> tuple[dict[str, list[str]], dict[str, tuple]
         for key, image in pictures.items():
             if image['phase'] in phases:
                 phases[image['phase']].append(names[key])
-        categories = [(_first(c, 'category_id', 'id'), c['name']) for c in content.get('categories', ())]
-        table = label_table(find_class_ids(categories, path)) if categories else label_table()
+        for category in content.get('categories', ()):
+            name, class_id = plain_name(category['name']), _first(category, 'category_id', 'id')
+            if CLASS_IDS.get(name, class_id) != class_id:
+                raise InputError(f'{path} has id {class_id} for the class {name}, expected {CLASS_IDS[name]}')
+        table = label_table()
         parts: dict = {key: [] for key in pictures}
         for segment in segments:
             if not 0 <= segment['category_id'] <= NUM_IDS:
