@@ -10,7 +10,7 @@ file knows; they are the numbers of the names in labels.txt.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ SPELLINGS = {
     'couch': 'sofa',
 }
 
-Segmentation = Mapping | Sequence  # run lengths, or polygons
+Segmentation = Mapping | list  # run lengths, or polygons
 
 
 def plain_name(name: str) -> str:
@@ -139,7 +139,7 @@ def decode_mask(segmentation: Segmentation, height: int, width: int) -> np.ndarr
             raise ValueError(f'run lengths that do not add up to {height} x {width} pixels')
         inside = np.arange(len(runs)) % 2 == 1
         return np.repeat(inside, runs).reshape(width, height).T
-    if isinstance(segmentation, Sequence) and segmentation and all(isinstance(p, Sequence) for p in segmentation):
+    if isinstance(segmentation, list) and segmentation and all(isinstance(polygon, list) for polygon in segmentation):
         try:
             from pycocotools import mask
         except ImportError as error:
