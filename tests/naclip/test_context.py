@@ -153,6 +153,7 @@ def test_other_encodings(segmentation: object, message: str):
 SQUARE = [[1, 1, 4, 1, 4, 3, 1, 3]]
 
 
+@pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools
 def test_polygons():
     mask = pytest.importorskip('pycocotools.mask')
     expected = mask.decode(mask.merge(mask.frPyObjects(SQUARE, 5, 6)))
