@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import multiprocessing
 import os
 import shutil
@@ -54,11 +55,10 @@ def is_whole_png(path: Path) -> bool:
 
 def read_label(path: Path) -> np.ndarray:
     """Read a label map of 8 bits, uint8 (height, width). Raises InputError when the file holds none."""
+    content = io.BytesIO(path.read_bytes())
     try:
-        with Image.open(path) as picture:
+        with Image.open(content) as picture:
             label = np.asarray(picture)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # Pillow raises many kinds for a broken file
         raise InputError(f'{path} cannot be decoded: unpack it again') from error
     if label.dtype != np.uint8 or label.ndim != 2:
@@ -68,10 +68,9 @@ def read_label(path: Path) -> np.ndarray:
 
 def read_mat(path: Path, field: str) -> np.ndarray:
     """Read the label map in a field of a MATLAB file, int64 (height, width). Raises InputError when it has none."""
+    content = io.BytesIO(path.read_bytes())
     try:
-        label = loadmat(path, variable_names=[field]).get(field)
-    except FileNotFoundError:
-        raise
+        label = loadmat(content, variable_names=[field]).get(field)
     except Exception as error:  # SciPy raises many kinds for a broken file
         raise InputError(f'{path} cannot be read as a MATLAB file: unpack it again') from error
     # MATLAB's own numbers are floats.

@@ -379,11 +379,11 @@ def judge_things(scans: Sequence[PairScan], counts: dict[int, int]) -> list[Find
 def describe_labels(labels: Labels, counts: dict[int, int]) -> tuple[str, str, str]:
     """Classes seen, the ignored share, and the most frequent classes with their shares, as text."""
     total = max(1, sum(counts.values()))
-    shares = {name: counts.get(labels.first + i, 0) / total for i, name in enumerate(labels.classes)}
+    shares = [(counts.get(labels.first + i, 0) / total, name) for i, name in enumerate(labels.classes)]
     ignored = sum(counts.get(value, 0) for value in labels.ignored) / total
-    frequent = sorted(shares, key=shares.get, reverse=True)[:SHOWN_CLASSES]
-    histogram = ', '.join(f'{name} {shares[name]:.1%}' for name in frequent if shares[name])
-    seen = sum(share > 0 for share in shares.values())
+    frequent = sorted(shares, key=lambda entry: -entry[0])[:SHOWN_CLASSES]
+    histogram = ', '.join(f'{name} {share:.1%}' for share, name in frequent if share)
+    seen = sum(share > 0 for share, _ in shares)
     return f'{seen}/{len(shares)}', f'{ignored:.1%}', histogram
 
 
