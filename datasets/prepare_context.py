@@ -69,6 +69,7 @@ def check_pictures(folder: Path, stems: Sequence[str]) -> None:
 
 def jobs_from_mat(voc2010: Path, mats: Path) -> tuple[dict[str, list[str]], dict[str, tuple]]:
     """Names of each phase's pictures, and the arguments of `convert_mat` before the target for each picture."""
+    mats = next((folder for folder in (mats, mats / 'trainval') if any(folder.glob('*.mat'))), mats)
     have = {path.stem for path in mats.glob('*.mat')}
     if not have:
         raise InputError(f'{mats} holds no *.mat: give the folder into which trainval.tar.gz was unpacked')

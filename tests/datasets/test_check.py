@@ -198,6 +198,19 @@ def test_unreadable_files(check: Check, copy: Callable, which: str, spoil: Calla
     assert 'label values fit' in printed
 
 
+def test_jpeg_that_is_cut_short(check: Check, copy: Callable):
+    """Decoders fill its rest with grey, and say nothing."""
+    root = copy('ade20k')
+    path = root / 'images/validation/000001.jpg'
+    with Image.open(path) as file:
+        file.save(path, format='JPEG')
+    assert check('ade20k', '--data-root', root)[0] == 0
+    path.write_bytes(path.read_bytes()[:-200])
+    code, printed = check('ade20k', '--data-root', root)
+    assert code == 1
+    assert f'1 pictures cannot be read, such as {path}: the file is cut short' in printed
+
+
 def raw_cityscapes(label: np.ndarray) -> np.ndarray:
     ids = np.array([7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33])
     return np.where(label == 255, 3, ids[np.minimum(label, 18)])

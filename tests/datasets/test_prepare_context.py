@@ -23,6 +23,8 @@ from tests.datasets.scripts import (
 from tests.naclip.test_context import encode, runs_of
 
 NAME = 'prepare_context'
+# Python from 3.12 on warns of the way in which processes are started.
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 # The ids that MMSegmentation's converter knows, background first; sorted, their places are the labels.
 # fmt: off
 IDS = sorted([
@@ -118,6 +120,14 @@ def test_from_json(script, tmp_path: Path, workers: int, compressed: bool):
     maps = make_maps(root, [*IDS, 1, 459])
     write_json(tmp_path / 'trainval_merged.json', maps, compressed)
     assert script.main([str(root), '--json', str(tmp_path / 'trainval_merged.json'), '-j', str(workers)]) == 0
+    check_outputs(root, maps)
+
+
+def test_folder_around_the_mats(script, tmp_path: Path):
+    root = tmp_path / 'VOC2010'
+    maps = make_maps(root, range(460))
+    write_mats(tmp_path / 'trainval', maps)
+    assert script.main([str(root), '--mat', str(tmp_path), '-j', '1']) == 0
     check_outputs(root, maps)
 
 
