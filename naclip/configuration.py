@@ -190,6 +190,19 @@ def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> s
     """
     if 'data_root' not in dataset and not option:
         return None
+    candidates, needed = data_places(dataset, option)
+    for candidate in candidates:
+        if all((candidate / part).exists() for part in needed):
+            return str(candidate)
+    raise FileNotFoundError(
+        f'benchmark {benchmark}: no data in {" or ".join(dict.fromkeys(map(str, candidates)))}: expected '
+        f'{", ".join(needed)} there; prepare it as docs/data.md says, or point --data-root or {DATA_ROOT_VARIABLE} '
+        'to it'
+    )
+
+
+def data_places(dataset: Mapping, option: str | None) -> tuple[list[Path], list[str]]:
+    """Folders in which a data set may be, best first, and what is needed in one of them."""
     configured = Path(dataset.get('data_root') or '')
     root = option or os.environ.get(DATA_ROOT_VARIABLE)
     if root:
@@ -199,13 +212,15 @@ def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> s
         candidates = [configured] if configured.is_absolute() else [configured, REPOSITORY / configured]
     prefix = dataset.get('data_prefix', {})
     needed = [part for part in (prefix.get('img_path'), prefix.get('seg_map_path'), dataset.get('ann_file')) if part]
-    for candidate in candidates:
-        if all((candidate / part).exists() for part in needed):
-            return str(candidate)
-    raise FileNotFoundError(
-        f'benchmark {benchmark}: no data in {" or ".join(dict.fromkeys(map(str, candidates)))}: expected '
-        f'{", ".join(needed)} there; prepare it as the README says, or point --data-root or {DATA_ROOT_VARIABLE} to it'
-    )
+    return candidates, needed
+
+
+def likely_place(dataset: Mapping, option: str | None) -> Path:
+    """Where a data set that is not complete belongs: where some of it is, else where the layout wants it."""
+    candidates, needed = data_places(dataset, option)
+    begun = [candidate for candidate in candidates if any((candidate / part).exists() for part in needed)]
+    given = option or os.environ.get(DATA_ROOT_VARIABLE)
+    return (begun or (candidates[::-1] if given else candidates))[0]
 
 
 def resolve_file(path: str | os.PathLike) -> str:

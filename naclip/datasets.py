@@ -14,6 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pil
 
 from naclip import shapes
+from naclip.files import read_whole
 from naclip.text import default_cache_dir
 from naclip.vocabulary import read_vocabulary
 
@@ -125,11 +126,8 @@ class CheckedStep(BaseTransform):
     """A pipeline step that reads a file, made to name the file when it cannot be read.
 
     Raises:
-        ValueError: the step failed, or the file is cut short (some decoders fill the rest with grey).
+        ValueError: the step failed, or the file is cut short.
     """
-
-    # First bytes of a JPEG or PNG -> what the whole file ends with.
-    ENDINGS: ClassVar[dict] = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
 
     def __init__(self, step: dict, reads: str):
         self.step = TRANSFORMS.build(step)
@@ -138,10 +136,7 @@ class CheckedStep(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         path = Path(results[self.reads])
         try:
-            content = path.read_bytes()
-            ending = self.ENDINGS.get(content[:2], b'')
-            if ending not in content[-(1 << 16) :]:
-                raise ValueError('the file is cut short')
+            read_whole(path)
             return self.step(results)
         except Exception as error:  # decoders raise anything, asserts included
             raise ValueError(f'cannot read {path}: {error}'.replace('\n', ' ')) from error
@@ -162,5 +157,5 @@ def check_files(dataset: BaseSegDataset, benchmark: str) -> None:
     if missing:
         raise FileNotFoundError(
             f'benchmark {benchmark}: {missing[0]} is missing ({len(missing)} files in all); '
-            'see "Data" in the README for the layout and how labels are made'
+            'docs/data.md says how the data are made, datasets/check.py what is wrong with them'
         )

@@ -120,6 +120,19 @@ def set_device(config: Config, device: str, launcher: str) -> str:
     return kind
 
 
+def build_dataset(config: Config, benchmark: str) -> BaseSegDataset:
+    """The data set of a config; its files may be missing.
+
+    Raises:
+        ValueError: the data set cannot be built.
+    """
+    try:
+        # Serialising, which saves memory between workers, stumbles over an empty data set.
+        return DATASETS.build(dict(config.test_dataloader.dataset, serialize_data=False))
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
+
+
 def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
     """The data set, after all has been checked that can be before weights are loaded.
 
@@ -127,11 +140,7 @@ def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
         ValueError: the vocabulary does not fit the data set's classes, or the data set cannot be built.
         FileNotFoundError: pictures or label maps are missing.
     """
-    try:
-        # Serialising, which saves memory between workers, stumbles over an empty data set.
-        dataset = DATASETS.build(dict(config.test_dataloader.dataset, serialize_data=False))
-    except (KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
+    dataset = build_dataset(config, benchmark)
     check_class_count(read_vocabulary(config.model.name_path), config.model.name_path, dataset.metainfo['classes'])
     check_files(dataset, benchmark)
     return dataset

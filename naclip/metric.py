@@ -40,7 +40,7 @@ class PixelCountIoUMetric(IoUMetric):
             if len(strange):
                 raise ValueError(
                     f'{sample["seg_map_path"]} has label values {torch.unique(strange).tolist()[:10]}, expected '
-                    f'0 to {classes - 1} or {self.ignore_index} (ignored); is it a raw label map that needs conversion?'
+                    f'0 to {classes - 1} or {self.ignore_index} (ignored); is it a raw label map? See docs/data.md'
                 )
         super().process(data_batch, data_samples)
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from naclip import coco_stuff
+
 SCRIPT = Path(__file__).resolve().parents[2] / 'datasets' / 'cvt_coco_object.py'
 
 # COCO's category ids as its instance annotations list them.
@@ -86,17 +88,17 @@ def check_refused(result, *words, code=1):
         assert str(word) in lines[0]
 
 
-def test_table(cvt):
+def test_table():
     assert len(COCO_CATEGORY_IDS) == 80
-    table = cvt.train_id_table()
+    table = coco_stuff.object_ids()
     assert table.dtype == np.uint8
     assert table.shape == (256,)
     np.testing.assert_array_equal(table, EXPECTED)
     assert [table[0], table[10], table[12], table[89], table[91], table[181], table[255]] == [1, 11, 12, 80, 0, 0, 0]
 
 
-def test_unused_ids(cvt):
-    assert sorted(cvt.UNUSED_IDS) == sorted(set(range(91)) - {i - 1 for i in COCO_CATEGORY_IDS})
+def test_unused_ids():
+    assert sorted(coco_stuff.UNUSED_IDS) == sorted(set(range(91)) - {i - 1 for i in COCO_CATEGORY_IDS})
 
 
 @pytest.mark.parametrize('workers', [1, 2])
@@ -395,12 +397,12 @@ def test_labels_without_stuff(cvt, tmp_path, capsys, count, code):
     assert ('no stuff (ids 91-181) in 20 labels' in capsys.readouterr().err) == (code == 1)
 
 
-def test_bad_label_past_the_sample_stops_the_run(cvt, tmp_path):
+def test_bad_label_past_the_sample_stops_the_run(tmp_path):
     """What the sample missed is found by a worker, and what was written by then is whole."""
     root, out = tmp_path / 'stuff', tmp_path / 'object'
     maps = make_split(root, 'val2017', count=401, size=(160, 160))
     write_label(root / 'annotations' / 'val2017' / '000000000002.png', [[90]])
-    cvt.check_sample(cvt.find_labels(root, 'val2017'))
+    coco_stuff.check_sample(coco_stuff.find_labels(root, 'val2017'))
     result = run(root, '-o', out, '--workers', '2')
     assert result.returncode == 1
     assert 'Traceback' not in result.stderr
