@@ -128,7 +128,9 @@ def forget_results(work_dir: Path) -> None:
 
 
 @pytest.mark.parametrize('seed', range(6))
-def test_going_on_from_any_byte(seed: int, work_dir: Path, finished: Path, resume: Callable[..., int]):
+def test_going_on_from_any_byte(
+    seed: int, work_dir: Path, finished: Path, resume: Callable[..., int], capfd: pytest.CaptureFixture
+):
     forget_results(work_dir)
     counts = work_dir / 'counts/1-0.jsonl'
     whole = counts.read_bytes()
@@ -139,6 +141,7 @@ def test_going_on_from_any_byte(seed: int, work_dir: Path, finished: Path, resum
     (work_dir / 'collected').mkdir()
     assert resume(*ALL) == 0
     assert assert_equal(work_dir, finished)['resumed'] == 1
+    assert f'| {cut.count(10)}/{PICTURES} [' in capfd.readouterr().err  # where the progress bar starts
     assert counts.read_bytes() == cut  # nothing is written to again
     assert sorted(counted(work_dir)) == sorted(counted(finished))  # and nothing is evaluated again
     assert not list(work_dir.rglob('*.tmp'))

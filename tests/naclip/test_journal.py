@@ -146,6 +146,10 @@ def test_a_cut_is_no_damage_but_anything_else_is(tmp_path: Path, caplog: pytest.
             assert [record.image for _, record in read_file(path)] == ['0.jpg', '2.jpg']
         (warning,) = caplog.messages
         assert f'{path}, line 2 is damaged' in warning
+    path.write_bytes(lines[0] + lines[1][:-5] + b'\n')
+    with caplog.at_level(logging.WARNING):
+        assert len(list(read_file(path))) == 1
+    assert len(caplog.messages) == 2  # the last line is whole, and damaged
 
 
 def test_each_picture_once_the_way_mmengine_collects(tmp_path: Path):
