@@ -27,6 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
     add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the method')
     add('--protocol', choices=PROTOCOLS, help='named settings to evaluate under; default: those of the method')
+    add('--name-path', metavar='FILE', help='class names: one class a line, synonyms by commas; default: the protocol')
+    add('--templates', metavar='FILE', help="prompt templates, '{}' for the name; default: the protocol")
     add(
         '--data-root', metavar='DIR', help="the data set's folder, or one with the data/... layout; default: the config"
     )
@@ -35,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     add('--dtype', choices=('auto', *DTYPES), help='of the towers; auto, the default: float16 on CUDA, else float32')
     add('--limit', type=positive, metavar='N', help='evaluate the first N pictures only')
     add('--work-dir', metavar='DIR', help='where results.json and the logs go; default: work_dirs/<config>')
+    add('--resume', action='store_true', help='go on where a killed run stopped; without it a run starts over')
+    add('--save-confusion', action='store_true', help='write the confusion matrix to confusion.npy in the work dir')
+    add('--per-image', action='store_true', help='write scores of every picture to per_image.csv in the work dir')
     add('--show-dir', metavar='DIR', help='write picture, ground truth and prediction side by side here')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started')
     add('--cfg-options', nargs='+', default=[], metavar='K=V', help='override anything in the config; applied last')

@@ -6,8 +6,12 @@
 #   bash test_all.sh - - - - 0 sclip.log --method sclip
 #
 # '-' for ARCH, ATTN, GAUSSIAN_STD or PAMR keeps what the method has, or without --method the config. GPU is an index, or
-# cpu. BENCHMARKS="voc21 ade20k" takes others than the eight. WORK_DIR (default work_dirs/test_all) gets a folder a
-# benchmark. The exit code is 0 only if all were evaluated.
+# cpu. BENCHMARKS="voc21 ade20k" takes others than the eight. WORK_DIR gets a folder a benchmark; the default is named
+# after the options, work_dirs/test_all/OPTIONS, so that other settings go elsewhere. The exit code is 0 only if all were
+# evaluated.
+#
+# The same command again goes on where a killed one stopped, and leaves out what is finished. A benchmark whose folder has
+# a run under other settings is refused. RESUME=0 starts all over.
 set -uo pipefail
 
 if (($# < 6)); then
@@ -24,7 +28,13 @@ done
 options+=("${@:7}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python}
-work_dir=${WORK_DIR:-work_dirs/test_all}
+# From the options to a folder's name: letters, digits and . + = stay; a long one ends in a checksum.
+name=$(LC_ALL=C tr -cs 'A-Za-z0-9.+=\n' '_' <<<"${options[*]-}")
+name=${name#_}
+if ((${#name} > 120)); then name=${name:0:100}_$(cksum <<<"$name" | cut -d ' ' -f 1); fi
+work_dir=${WORK_DIR:-work_dirs/test_all/${name:-default}}
+resume=(--resume)
+if [[ ${RESUME:-1} == 0 ]]; then resume=(); fi
 read -ra benchmarks <<<"${BENCHMARKS:-voc21 context60 coco_object voc20 city_scapes context59 ade20k coco_stuff164k}"
 
 device=cuda:$gpu
@@ -34,15 +44,16 @@ mkdir -p "$(dirname "$log")" "$work_dir" || exit 1
 
 evaluate_all() {
     local benchmark failed=()
+    echo "results: $work_dir"
     for benchmark in "${benchmarks[@]}"; do
         echo "=== $benchmark"
-        rm -f "$work_dir/$benchmark/results.json"
         "$python" "$here/eval.py" --config "$here/configs/cfg_$benchmark.py" --device "$device" \
-            --work-dir "$work_dir/$benchmark" \
+            --work-dir "$work_dir/$benchmark" ${resume[@]+"${resume[@]}"} \
             ${options[@]+"${options[@]}"} || failed+=("$benchmark")
     done
     echo "=== all"
-    "$python" "$here/tools/compare_published.py" "$work_dir" "${benchmarks[@]}"
+    "$python" "$here/tools/compare_published.py" "$work_dir" "${benchmarks[@]}" \
+        ${failed[@]+--without "${failed[@]}"}
     if ((${#failed[@]})); then
         echo "not evaluated: ${failed[*]} (the reasons are above, and in $log)"
         return 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from naclip.attempts import COLLECTED
 from naclip.methods import find_method
 from naclip.pamr import STEPS as PAMR_STEPS
 from naclip.protocols import PROTOCOLS
@@ -141,6 +142,8 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
     pamr_steps = {'on': before.get('pamr_steps') or PAMR_STEPS, 'off': 0}
     given = {
         'clip_path': options.backbone,
+        'name_path': options.name_path,
+        'templates': options.templates,
         'download_root': options.download_root,
         'arch': options.arch,
         'attn_strategy': options.attn,
@@ -252,7 +255,7 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
         if key in place:
             place[key] = resolve_file(place[key])
     evaluator = config.test_evaluator
-    config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / 'collected'))
+    config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / COLLECTED))
 
     loader = config.test_dataloader
     loader.dataset.test_mode = True

@@ -1,28 +1,45 @@
 """One evaluation: options to config, config to Runner, pixel counts to results.json."""
 
 import argparse
+import contextlib
 import inspect
+import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
 from clip.weights import file_sha256
 from naclip import configuration
+from naclip.attempts import COUNTS, NOTES, Attempt, alone, begin, run_identity
 from naclip.datasets import check_files
 from naclip.hooks import ProgressBarHook, QuietRunner
+from naclip.journal import Journal, confusion_matrix, picture_key, pixel_counts, read_journal
 from naclip.methods import method_name
 from naclip.metric import PixelCountIoUMetric
+from naclip.per_image import write_per_image
 from naclip.pipeline import Pipeline
-from naclip.results import device_name, git_commit, package_versions, write_results
+from naclip.results import (
+    CONFUSION,
+    PER_IMAGE,
+    RESULTS,
+    device_name,
+    git_commit,
+    package_versions,
+    write_confusion,
+    write_results,
+)
 from naclip.segmentor import NACLIP
 from naclip.vocabulary import check_class_count, read_vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(options: argparse.Namespace) -> dict:
@@ -44,31 +61,152 @@ def evaluate(options: argparse.Namespace) -> dict:
     configuration.prepare(config, benchmark, work_dir, options.data_root, options.show_dir)
     config.model.device = set_device(config, options.device, options.launcher)
     dataset = checked_dataset(config, benchmark)
-    if options.limit and options.limit < len(dataset):
-        config.test_dataloader.dataset.indices = options.limit
+    pictures = choose_pictures(dataset, config.test_dataloader.dataset.get('indices'), options.limit)
 
     runner = QuietRunner.from_cfg(config)
     segmentor = getattr(runner.model, 'module', runner.model)
     record = describe(config, options, benchmark, protocol, changes, segmentor, dataset)
     if is_main_process():
         print(headline(record), flush=True)
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Attempt:
+            identity = run_identity(record, config, list(pictures), len(dataset.metainfo['classes']))
+            stack.enter_context(alone(Path(work_dir)))
+            notes = {key: record[key] for key in NOTES}
+            return begin(Path(work_dir), identity, notes, list(pictures), options.resume)
+
+        attempt = decide_on_main(start)
+        if is_main_process():
+            announce(benchmark, attempt, len(pictures))
+        metric, seconds = count(runner, config, dataset, pictures, attempt)
+        if is_main_process():
+            record = finish(record, attempt, metric, seconds, list(pictures), dataset, Path(work_dir), options)
+    return record
+
+
+def choose_pictures(dataset: BaseSegDataset, indices: int | Sequence[int] | None, limit: int | None) -> dict[str, int]:
+    """The keys of the pictures to evaluate, the first `limit` of the data set, and their index in the whole.
+
+    `indices` is the data set's own argument: the part of the whole that it is.
+
+    Raises:
+        ValueError: the data set lists a picture twice.
+    """
+    if indices is None or isinstance(indices, int):
+        indices = range(-len(dataset), 0) if (indices or 0) < 0 else range(len(dataset))
+    pictures = {}
+    for i in range(min(limit or len(dataset), len(dataset))):
+        path = dataset.get_data_info(i)['img_path']
+        if pictures.setdefault(picture_key(path, dataset.data_root), indices[i]) != indices[i]:
+            raise ValueError(f'the data set lists {path} twice; pictures are counted once, so list it once')
+    return pictures
+
+
+def decide_on_main(decide: Callable[[], Attempt]) -> Attempt:
+    """What the main process decides, or raises, in every process."""
+    outcome = [None]
+    if is_main_process():
+        try:
+            outcome = [decide()]
+        except (ValueError, OSError) as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def announce(benchmark: str, attempt: Attempt, pictures: int) -> None:
+    """Tell what is done already."""
+    if attempt.results is not None:
+        print(f'{benchmark}: finished before, under the same settings; nothing is evaluated again', flush=True)
+    elif attempt.number > 1:
+        print(f'{benchmark}: going on after {len(attempt.done)} of {pictures} pictures', flush=True)
+        changed = {key for notes in attempt.notes for key in NOTES if notes[key] != attempt.notes[-1][key]}
+        if changed:
+            logger.warning('earlier attempts ran under other %s; results.json has both', ', '.join(sorted(changed)))
+
+
+def count(
+    runner: QuietRunner, config: Config, dataset: BaseSegDataset, pictures: Mapping[str, int], attempt: Attempt
+) -> tuple[PixelCountIoUMetric, float]:
+    """Count what earlier attempts have not; returns the metric with everything in it, and the seconds that took."""
+    done = set(attempt.done)
+    remaining = [index for key, index in pictures.items() if key not in done]
+    if remaining:
+        runner.restrict(remaining)
+        evaluator = runner.test_evaluator
+    else:
+        evaluator = runner.build_evaluator(config.test_evaluator)
+        evaluator.dataset_meta = dataset.metainfo
+    metric = next(m for m in evaluator.metrics if isinstance(m, PixelCountIoUMetric))
+    if done:
+        metric.earlier = (attempt.counts, len(done))
+    if not remaining:
+        runner.unmute()
+        if is_main_process():
+            metric.compute_metrics([])
+        return metric, 0.0
     progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressBarHook))
+    progress.done = len(done)
+    metric.data_root = dataset.data_root
+    metric.journal = Journal(Path(config.work_dir) / COUNTS, attempt.number, get_rank())
     try:
         runner.test()
     finally:
         progress.close()
-    if is_main_process():
-        metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, PixelCountIoUMetric))
+        metric.journal.close()
+    return metric, progress.seconds
+
+
+def finish(
+    record: dict,
+    attempt: Attempt,
+    metric: PixelCountIoUMetric,
+    seconds: float,
+    pictures: Sequence[str],
+    dataset: BaseSegDataset,
+    work_dir: Path,
+    options: argparse.Namespace,
+) -> dict:
+    """Write what a run leaves behind; returns what is in results.json, which comes last.
+
+    Raises:
+        ValueError: the journal and the metric do not tell the same.
+    """
+    names = dataset.metainfo['classes']
+    counted, _ = read_journal(work_dir / COUNTS)
+    cells = {key: counted[key].cells for key in pictures if key in counted}
+    confusion = confusion_matrix(cells.values(), len(names))
+    if len(cells) < len(pictures) or pixel_counts(confusion) != metric.counts:
+        raise ValueError(
+            f'the counts in {work_dir / COUNTS} have changed since they were written: {len(cells)} of '
+            f'{len(pictures)} pictures are there; --resume evaluates what is missing'
+        )
+    if attempt.results is None:
+        seconds += attempt.seconds
+        notes = attempt.notes[-1]
+        others = [{k: v for k, v in other.items() if v != notes[k]} for other in attempt.notes if other != notes]
         record |= {
-            'images': metric.images,
-            'metrics': metric.scores,
-            'seconds': {'total': progress.seconds, 'per_image': progress.seconds / metric.images},
-            'classes': metric.counts.table(dataset.metainfo['classes']),
+            'seconds': {'total': seconds, 'per_image': seconds / metric.images},
+            'resumed': attempt.number - 1,  # how often the run went on after it was interrupted
+            'resumed_from': others,  # what differed in earlier attempts
+            'files': {},
         }
-        path = Path(work_dir) / 'results.json'
-        write_results(path, record)
-        scores = '  '.join(f'{name} {value:.2f}' for name, value in record['metrics'].items())
-        print(f'{benchmark}: {scores}  ({metric.images} pictures, {progress.seconds:.1f} s)  ->  {path}')
+    else:
+        record = dict(attempt.results)
+    if options.save_confusion:
+        write_confusion(work_dir / CONFUSION, confusion)
+        record['files'] = record['files'] | {'confusion': CONFUSION}
+    if options.per_image:
+        write_per_image(work_dir / PER_IMAGE, cells, names)
+        record['files'] = record['files'] | {'per_image': PER_IMAGE}
+    record |= {'images': metric.images, 'metrics': metric.scores, 'classes': metric.counts.table(names)}
+    write_results(work_dir / RESULTS, record)
+    scores = '  '.join(f'{name} {value:.2f}' for name, value in record['metrics'].items())
+    took = f'{record["seconds"]["total"]:.1f} s'
+    print(f'{record["benchmark"]}: {scores}  ({metric.images} pictures, {took})  ->  {work_dir / RESULTS}')
     return record
 
 

@@ -25,23 +25,37 @@ class QuietRunner(Runner):
             handler.setLevel(logging.WARNING)
         return logger
 
-    def test(self) -> dict:
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Evaluate only some of the data set's pictures; before anything asks for the test loop."""
+        self._test_dataloader['dataset']['indices'] = list(indices)
+
+    def unmute(self) -> None:
+        """From now on the console shows what the log file has."""
         for handler, level in self._console:
             handler.setLevel(level)
+
+    def test(self) -> dict:
+        self.unmute()
         return super().test()
 
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """A progress bar over the pictures, with ETA; `seconds` is what the whole pass took, metric included."""
+    """A progress bar over the pictures, with ETA; `seconds` is what the whole pass took, metric included.
+
+    It starts at the `done` pictures of earlier attempts.
+    """
 
     seconds = 0.0
+    done = 0
     _bar: tqdm | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:
         self._start = time.perf_counter()
-        pictures = len(runner.test_dataloader.dataset)
-        self._bar = tqdm(total=pictures, desc='evaluating', unit='picture', disable=not is_main_process())
+        pictures = self.done + len(runner.test_dataloader.dataset)
+        self._bar = tqdm(
+            total=pictures, initial=self.done, desc='evaluating', unit='picture', disable=not is_main_process()
+        )
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from naclip.files import written_whole
 
+RESULTS, CONFUSION, PER_IMAGE = 'results.json', 'confusion.npy', 'per_image.csv'  # in the work directory
 PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors', 'open_clip_torch', 'timm')
 OPENMMLAB = ('mmengine', 'mmcv', 'mmsegmentation')  # each also as a fork, 'onedl-...'
 
@@ -70,6 +72,12 @@ def write_results(path: str | os.PathLike, record: Mapping) -> None:
     text = json.dumps(_without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + '\n', encoding='utf-8')
+
+
+def write_confusion(path: str | os.PathLike, confusion: np.ndarray) -> None:
+    """Write a confusion matrix as a .npy file that is there whole or not at all."""
+    with written_whole(Path(path)) as temporary, temporary.open('wb') as file:
+        np.save(file, confusion)
 
 
 def _without_nan(value):

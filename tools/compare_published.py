@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -11,10 +12,10 @@ from naclip.published import published_miou
 HEADER = ('benchmark', 'pictures', 'mIoU', 'published', 'difference', 'note')
 
 
-def row(work_dir: Path, benchmark: str) -> tuple[str, ...]:
-    """One benchmark's line of the table."""
+def row(work_dir: Path, benchmark: str, without: Sequence[str] = ()) -> tuple[str, ...]:
+    """One benchmark's line of the table; those in `without` count as not evaluated, whatever an earlier run left."""
     path = work_dir / benchmark / 'results.json'
-    if not path.is_file():
+    if benchmark in without or not path.is_file():
         return (benchmark, '-', '-', '-', '-', 'not evaluated')
     record = json.loads(path.read_text(encoding='utf-8'))
     miou = record['metrics']['mIoU']
@@ -27,8 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', type=Path, help='has a folder a benchmark, with results.json')
     parser.add_argument('benchmarks', nargs='+')
+    parser.add_argument('--without', nargs='+', default=[], metavar='BENCHMARK', help='was not evaluated this time')
     options = parser.parse_args()
-    rows = [HEADER, *(row(options.work_dir, benchmark) for benchmark in options.benchmarks)]
+    rows = [HEADER, *(row(options.work_dir, benchmark, options.without) for benchmark in options.benchmarks)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

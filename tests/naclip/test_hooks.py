@@ -79,3 +79,14 @@ def test_progress_bar_never_passes_the_total(capsys: pytest.CaptureFixture, monk
         hook.after_test_iter(runner, 0, outputs=['x'])
     hook.after_test_epoch(runner)
     assert '3/3' in capsys.readouterr().err
+
+
+def test_progress_bar_starts_at_what_is_done(capsys: pytest.CaptureFixture):
+    hook, runner = ProgressBarHook(), runner_of(3)
+    hook.done = 7
+    hook.before_test_epoch(runner)
+    hook.after_test_iter(runner, 0, outputs=['x'])
+    hook.close()
+    printed = capsys.readouterr().err
+    assert '7/10' in printed
+    assert '8/10' in printed

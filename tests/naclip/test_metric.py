@@ -1,12 +1,14 @@
 """The metric against a confusion matrix counted pixel by pixel."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
+from naclip.journal import Journal, confusion_matrix, pixel_counts, read_journal
 from naclip.metric import PixelCountIoUMetric
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -104,3 +106,27 @@ def test_mean_over_labelled_classes():
         metric.process({}, [sample(pred, label)])
         assert metric.evaluate(size=1)['mIoU'] == pytest.approx(expected)
         assert metric.scores['mIoU'] == pytest.approx(expected)
+
+
+def test_a_part_from_the_journal_and_the_rest_make_the_whole(metric: PixelCountIoUMetric, tmp_path: Path):
+    generator = torch.Generator().manual_seed(2)
+    samples = []
+    for i in range(5):
+        pred, label = torch.randint(0, 4, (2, 6, 7), generator=generator)
+        label[torch.rand(6, 7, generator=generator) < 0.2] = 255
+        samples.append(sample(pred, label.byte()) | {'img_path': f'/data/img/{i}.jpg'})
+    metric.journal, metric.data_root = Journal(tmp_path, 1, 0), '/data'
+    metric.process({}, samples)
+    whole = metric.evaluate(size=5)
+    records, _ = read_journal(tmp_path)
+    assert list(records) == [f'img/{i}.jpg' for i in range(5)]
+    assert pixel_counts(confusion_matrix((record.cells for record in records.values()), 4)) == metric.counts
+
+    for done in range(5):
+        rest = PixelCountIoUMetric(iou_metrics=['mIoU'])
+        rest.dataset_meta = metric.dataset_meta
+        earlier = [record.cells for record in list(records.values())[:done]]
+        rest.earlier = (pixel_counts(confusion_matrix(earlier, 4)), done)
+        rest.process({}, samples[done:])
+        assert rest.evaluate(size=5 - done) == whole
+        assert (rest.images, rest.counts, rest.scores) == (5, metric.counts, metric.scores)
