@@ -46,12 +46,12 @@ def looked_at(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def blend(picture: Image.Image, labels: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """A picture (RGB) under the colours (K, 3) of its labels (H, W), at the size it is looked at."""
+    """A picture (RGB), in grey, under the colours (K, 3) of its labels (H, W), at the size it is looked at."""
     size = looked_at(labels.shape)[::-1]
     resample = Image.Resampling.BOX if size[0] < labels.shape[1] else Image.Resampling.NEAREST
-    smaller = picture.resize(size, resample)
+    grey = picture.resize(size, resample).convert('L').convert('RGB')
     coloured = Image.fromarray(colours[_resized_labels(labels, size)])
-    return Image.blend(smaller, coloured, OPACITY)
+    return Image.blend(grey, coloured, OPACITY)
 
 
 def _resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
