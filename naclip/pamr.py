@@ -14,7 +14,7 @@ from torch import Tensor
 STEPS = 10
 DILATIONS = (8, 16)
 # Working memory for a group of maps. On a CPU, groups this small stay in the cache through all steps.
-SCRATCH_BYTES = {'cpu': 8 << 20, 'cuda': 256 << 20}
+SCRATCH_BYTES = {'cpu': 16 << 20, 'cuda': 256 << 20}
 
 
 def pamr(

@@ -20,7 +20,6 @@ from tests.datasets.scripts import (
 
 NAME = 'prepare_cityscapes'
 # Python from 3.12 on warns of the way in which processes are started.
-pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 # Training id of every label id, from the data set's own list (255: not evaluated).
 # fmt: off
 TRAIN_IDS = np.array([

@@ -12,7 +12,6 @@ from tests.datasets.test_prepare_coco_stuff164k import CATEGORIES
 
 NAME = 'prepare_coco_stuff10k'
 # Python from 3.12 on warns of the way in which processes are started.
-pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 IDS = np.array([0, *CATEGORIES], dtype=np.uint8)  # 0 is unlabelled
 
 

@@ -20,7 +20,6 @@ from tests.datasets.scripts import (
 
 NAME = 'prepare_coco_stuff164k'
 # Python from 3.12 on warns of the way in which processes are started.
-pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 # COCO's category ids that no picture has; the others, 1-182, are the 171 classes in order.
 UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 CATEGORIES = [i for i in range(1, 183) if i not in UNUSED]

@@ -24,7 +24,6 @@ from tests.naclip.test_context import encode, runs_of
 
 NAME = 'prepare_context'
 # Python from 3.12 on warns of the way in which processes are started.
-pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 # The ids that MMSegmentation's converter knows, background first; sorted, their places are the labels.
 # fmt: off
 IDS = sorted([

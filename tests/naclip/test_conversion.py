@@ -25,7 +25,6 @@ from naclip.conversion import (
 
 SUFFIX = '_done.png'
 # Python from 3.12 on warns of the way in which processes are started.
-pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
