@@ -17,16 +17,22 @@ def published_miou(record: Mapping) -> tuple[float | None, str]:
     The number is None where none is published. The note says what differs from the settings it was published under,
     or, where nothing does, its source.
     """
+    value, source, differences = find_published(record)
+    return value, f'other settings: {", ".join(differences)}' if differences else source
+
+
+def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
+    """The published mIoU as above, its source ('not published' without one), and the settings that differ."""
     published = json.loads(FILE.read_text(encoding='utf-8'))
     method, protocol = record['method'], record['protocol']
     # NACLIP's second release is its first one's method under another protocol.
     row = published['methods'].get(protocol if protocol.startswith(f'{method}_') else method)
     if row is None:
-        return None, 'not published'
+        return None, 'not published', []
     numbers = dict(zip(published['benchmarks'], row['miou'], strict=True)) | row.get('further', {})
     value = numbers.get(record['benchmark'])
     if value is None:
-        return None, 'not published'
+        return None, 'not published', []
     native = {METHODS[method].protocol} if method in METHODS else set()
     differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
     differences += [f'{key} {value}' for key, value in record['changes'].items()]
@@ -35,4 +41,4 @@ def published_miou(record: Mapping) -> tuple[float | None, str]:
         differences.append(f'backbone {record["backbone"]}')
     if record['settings']['limit']:
         differences.append(f'the first {record["settings"]["limit"]} pictures')
-    return value, f'other settings: {", ".join(differences)}' if differences else row['source']
+    return value, row['source'], differences
