@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from naclip.plots import class_bars, confusion_map, sweep_lines
 from naclip.reports import (
+    Run,
     Runs,
     benchmarks_of,
     compare,
@@ -92,6 +93,16 @@ def run_grid(runs: Runs) -> Grid:
     return Grid(header, rows)
 
 
+def settings_grid(run: Run) -> Grid:
+    """Everything that a run's numbers may depend on: settings, hashes of files, versions."""
+    parts = {key: run.get(key) for key in ('settings', 'sha256', 'versions', 'git_commit', 'device', 'resumed')}
+    rows = []
+    for part, value in parts.items():
+        items = {f'{part}: {key}': item for key, item in value.items()} if isinstance(value, Mapping) else {part: value}
+        rows += [[key, item if isinstance(item, str) else json.dumps(item)] for key, item in items.items()]
+    return Grid(['what', 'value'], rows)
+
+
 def to_markdown(grid: Grid) -> str:
     """A Markdown table; nothing in a cell is taken for markup."""
 
@@ -163,9 +174,7 @@ def make_report(runs: Runs) -> tuple[dict[str, bytes], list[str]]:
         except (ValueError, OSError) as error:
             left_out.append(str(error))
             section.parts.append(Part('note', f'Left out: {error}'))
-        settings: Mapping = run.get('settings', Mapping) or {}
-        rows = [[key, value if isinstance(value, str) else json.dumps(value)] for key, value in settings.items()]
-        section.parts.append(Part('grid', 'Settings', Grid(['setting', 'value'], rows)))
+        section.parts.append(Part('grid', 'Settings', settings_grid(run)))
     lines = [*(f'Left out: {line}' for line in left_out), *runs.notes]
     if lines:
         sections.append(Section('Left out, and remarks', [Part('note', line) for line in lines]))

@@ -311,7 +311,7 @@ def test_palette_is_no_colour(check: Check, copy: Callable):
     for path in label_files(root):
         with Image.open(path) as file:
             label = Image.fromarray(np.asarray(file))
-        label.putpalette(np.arange(768) % 251)
+        label.putpalette((np.arange(768) % 251).tolist())
         label.save(path)
     code, printed = check('voc21', '--data-root', root)
     assert code == 0, printed

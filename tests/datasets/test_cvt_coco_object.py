@@ -179,7 +179,7 @@ def test_pictures_without_label_are_named(cvt, tmp_path, capsys):
 def test_palette_label(cvt, tmp_path):
     """Indices of a palette are ids as they are."""
     image = Image.fromarray(RAW_IDS[None])
-    image.putpalette(np.arange(768) % 251)
+    image.putpalette((np.arange(768) % 251).tolist())
     image.save(tmp_path / 'raw.png')
     cvt.convert_label(tmp_path / 'raw.png', tmp_path / 'done.png')
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'done.png')), EXPECTED[RAW_IDS][None])

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from naclip.reports import find_runs
 from tests.conftest import ROOT
@@ -18,6 +21,7 @@ from tests.naclip.test_reports import random_matrix, write_run
 from tools.report import main
 
 VOID = {'meta', 'img', 'br', 'link', 'input'}
+CHROMIUM_OPTIONS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
 EVIL = '<script>alert("x")</script>'
 
 
@@ -63,7 +67,11 @@ def test_page_is_whole_escaped_and_self_contained(runs: Path, tmp_path: Path):
     assert [tag for tag, _ in page.tags].count('script') == 1
     assert EVIL in page.texts
     assert not [tag for tag, _ in page.tags if tag == 'link']
-    sources = [value for _, attrs in page.tags for key, value in attrs.items() if key in ('src', 'href')]
+    sources = [value for _, attrs in page.tags for key, value in attrs.items() if key == 'src']
+    inside = {attrs.get('id') for _, attrs in page.tags}
+    links = [attrs['href'] for tag, attrs in page.tags if tag == 'a']
+    assert len(links) > 2
+    assert {link[1:] for link in links} <= inside
     assert len(sources) == 3  # bars of two runs, one confusion map
     assert all(source.startswith('data:image/png;base64,') for source in sources)
     assert {'Worst confusions', 'Worst pictures'} <= set(page.texts)
@@ -116,3 +124,56 @@ def test_order_of_sorting():
         [['-1', '9', '10', ''], ['a', 'b', '']],
         [['10', '9', '-1', ''], ['b', 'a', '']],
     ]
+
+
+def test_table_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(runs), '--table']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith('| method | voc21 | voc20 | mean |')
+    assert len([line for line in lines if line.startswith('| naclip (')]) == 2
+    assert not (tmp_path / 'report').exists()
+
+
+@pytest.fixture
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium, which a Debian package brings."""
+    path = shutil.which('chromium')
+    if path is None:
+        pytest.skip('no Chromium')
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+def test_classes_are_sorted_by_click_and_by_key(runs: Path, tmp_path: Path, chromium: Browser):
+    assert main([str(runs), '-o', str(tmp_path / 'out')]) == 0
+    run = find_runs([runs]).runs[0]
+    tab = chromium.new_page()
+    messages, requests = [], []
+    tab.on('console', lambda message: messages.append(message.text))
+    tab.on('pageerror', lambda error: messages.append(str(error)))
+    tab.on('request', lambda request: requests.append(request.url.split(':')[0]))
+    tab.goto((tmp_path / 'out/report.html').as_uri())
+    table = tab.locator('table.sortable').first
+    head = table.locator('th').nth(1)
+
+    def column(index: int) -> list[str]:
+        return table.locator(f'tbody td:nth-child({index + 1})').evaluate_all('tds => tds.map(td => td.dataset.value)')
+
+    assert column(0) == run.class_names
+    head.locator('button').click()
+    assert head.get_attribute('aria-sort') == 'ascending'
+    values = [float(value) for value in column(1) if value]
+    assert values == sorted(value for value in run.counts.iou() if not math.isnan(value))
+    head.locator('button').focus()
+    tab.keyboard.press('Enter')
+    assert head.get_attribute('aria-sort') == 'descending'
+    assert [float(value) for value in column(1) if value] == values[::-1]
+    table.locator('th').first.locator('button').click()
+    assert head.get_attribute('aria-sort') == 'none'
+    assert sorted(column(0)) == sorted(run.class_names)
+    assert column(0)[0] == EVIL
+    assert messages == []
+    assert set(requests) <= {'file', 'data'}

@@ -1,0 +1,126 @@
+"""Look over a class-name file: vocabulary.py FILE [--against OTHER] [--backbone NAME]"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from clip import available_models, load_checkpoint
+from clip.weights import known_words
+from naclip import wording
+from naclip.cli import OneLineParser, positive
+from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.vocabulary import Vocabulary, read_vocabulary, unknown_names
+
+SHOWN = 10  # of anything there may be many of
+
+
+def some(items: Sequence[str]) -> str:
+    """The first of the items, and how many more there are."""
+    more = f' and {len(items) - SHOWN} more' if len(items) > SHOWN else ''
+    return ', '.join(items[:SHOWN]) + more
+
+
+def look_over(vocabulary: Vocabulary, templates: Sequence[str]) -> Iterator[str]:
+    """Counts, and warnings of what may be a mistake, line by line."""
+    names, classes = vocabulary.names, vocabulary.classes
+    yield f'{len(classes)} classes, {len(names)} names'
+    largest = sorted(((len(c), c[0]) for c in classes if len(c) > 1), key=lambda item: -item[0])
+    if largest:
+        yield f'most names: {some([f"{name} {count}" for count, name in largest])}'
+    tokens = {name: wording.count_tokens(name) for name in names}
+    longest = sorted(tokens, key=lambda name: -tokens[name])
+    yield f'tokens a name: {min(tokens.values())} to {max(tokens.values())}, in the mean {mean(tokens):.1f}'
+    yield f'longest: {some([f"{name} {tokens[name]}" for name in islice(longest, SHOWN)])}'
+    for name, places in wording.repeats(vocabulary).items():
+        lines = ', '.join(f'{place + 1} ({classes[place][0]})' for place in dict.fromkeys(places))
+        where = 'twice in line' if len(set(places)) == 1 else 'in several classes, lines'
+        yield f'warning: {name!r} is {where} {lines}'
+    for name in names:
+        for oddity in wording.oddities(name):
+            yield f'warning: {name!r} has {oddity}'
+    for long in wording.too_long(names, templates):
+        yield (
+            f'warning: {long.name!r} does not fit into {long.template!r}: {long.tokens} tokens of '
+            f'{wording.CONTEXT_LENGTH}; no evaluation will start with it'
+        )
+
+
+def mean(tokens: dict[str, int]) -> float:
+    """The mean of the values."""
+    return sum(tokens.values()) / len(tokens)
+
+
+def changes(vocabulary: Vocabulary, other: Vocabulary, path: Path) -> Iterator[str]:
+    """What is different from another vocabulary, line by line."""
+    difference = wording.compare(vocabulary, other)
+    yield f'against {path}: {len(vocabulary)} classes, there {len(other)}'
+    if len(vocabulary) != len(other):
+        yield 'warning: a benchmark takes one of the two only, as classes are told by their line'
+    if difference.added:
+        yield f'new classes: {some(difference.added)}'
+    if difference.removed:
+        yield f'classes no longer there: {some(difference.removed)}'
+    if difference.moved:
+        yield f'moved (line): {some([f"{name} {there + 1} -> {here + 1}" for name, here, there in difference.moved])}'
+    for name, here, there in difference.renamed:
+        parts = [f'new {", ".join(here)}'] if here else []
+        parts += [f'gone {", ".join(there)}'] if there else []
+        yield f'names of {name}: {"; ".join(parts)}'
+    if not (difference.added or difference.removed or difference.moved or difference.renamed):
+        yield 'the same classes and names'
+
+
+def nearest(vocabulary: Vocabulary, templates: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """The names of different classes that a backbone finds most alike, line by line."""
+    net, _, checkpoint = load_checkpoint(options.backbone, options.device, 'auto', options.download_root)
+    unknown = unknown_names(vocabulary.names, known_words(checkpoint.metadata))
+    if unknown:
+        yield f'warning: {options.backbone} has never seen {some(unknown)}; these are not compared'
+    known = [(index, name) for index, names in enumerate(vocabulary.classes) for name in names if name not in unknown]
+    if not known:
+        return
+    places, names = zip(*known, strict=True)
+    embeddings = cached_text_embeddings(net, checkpoint.sha256, names, templates, progress=sys.stderr.isatty())
+    first = [vocabulary.classes[place][0] for place in places]
+    shown = [name if name == owner else f'{name} [{owner}]' for name, owner in zip(names, first, strict=True)]
+    yield f'most alike to {options.backbone}, and so likely to be confused (cosine):'
+    for i, j, cosine in wording.nearest_pairs(embeddings.float(), places, options.top):
+        yield f'  {cosine:.3f}  {shown[i]} - {shown[j]}'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = OneLineParser(description='Look over a class-name file: repeats, lengths, names that will be confused.')
+    add = parser.add_argument
+    add('file', type=Path, metavar='FILE', help='one class a line, synonyms separated by commas')
+    add('--against', type=Path, metavar='OTHER', help='tell what is different from this class-name file')
+    add(
+        '--backbone', help=f'compare text embeddings of a checkpoint file, or of one of {", ".join(available_models())}'
+    )
+    add('--templates', type=Path, default=DEFAULT_TEMPLATES, metavar='FILE', help='prompt templates')
+    add('--top', type=positive, default=15, metavar='N', help='pairs of names shown; default: %(default)s')
+    add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
+    add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
+    options = parser.parse_args(argv)
+    logging.basicConfig(format='%(levelname)s: %(message)s')
+    try:
+        vocabulary, templates = read_vocabulary(options.file), read_templates(options.templates)
+        for line in look_over(vocabulary, templates):
+            print(line)
+        if options.against:
+            for line in changes(vocabulary, read_vocabulary(options.against), options.against):
+                print(line)
+        if options.backbone:
+            for line in nearest(vocabulary, templates, options):
+                print(line)
+    except (ValueError, OSError) as error:
+        print(f'vocabulary.py: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
