@@ -38,7 +38,7 @@ PAMR_STEPS = 10
 # A picture is labelled at its own size up to this many pixels, and up to this much memory for the maps of all names.
 WORKING_PIXELS = 1 << 20
 MAP_BYTES = 2 << 30
-BAND_PIXELS = 1 << 20  # labels of larger pictures are made in bands of about this many
+BAND_BYTES = 16 << 20  # labels of larger pictures are made in bands of rows whose scores take about this much
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 Classes = str | Sequence[str | Sequence[str]]
@@ -310,7 +310,7 @@ def enlarge(labels: Tensor, scores: Tensor, size: tuple[int, int], pipeline: Pip
     result = labels.new_empty(1, 1, *size)
     # The source row of each row, between two rows of the scores.
     rows = ((torch.arange(size[0], device=scores.device) + 0.5) * scores.shape[2] / size[0] - 0.5).clamp(min=0)
-    rows_of_band = max(BAND_PIXELS // size[1], 1)
+    rows_of_band = max(BAND_BYTES // (4 * scores.shape[1] * size[1]), 1)
     for start in range(0, size[0], rows_of_band):
         row = rows[start : start + rows_of_band]
         upper = row.long()
