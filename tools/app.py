@@ -70,13 +70,14 @@ def check_options(options: argparse.Namespace) -> None:
     if backbone not in choices and not Path(backbone).expanduser().is_file():
         raise ValueError(f'unknown backbone {backbone!r}: neither a checkpoint file nor one of {", ".join(choices)}')
     resolve_device(options.device)
+    if options.port > 65535:
+        raise ValueError(f'port is {options.port}, expected 1 to 65535')
     family = socket.AF_INET6 if ':' in options.host else socket.AF_INET
     try:
         socket.create_server((options.host, options.port), family=family).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, 'strerror', None) or error
+    except OSError as error:
         raise ValueError(
-            f'cannot serve at {options.host}, port {options.port} ({reason}): choose another --port or --host'
+            f'cannot serve at {options.host}, port {options.port} ({error.strerror}): choose another --port or --host'
         ) from None
 
 
