@@ -194,6 +194,7 @@ class TestPage:
         tab.page.wait_for_selector('#preview img')
         tab.type(CLASSES)
         tab.segment()
+        assert tab.message().endswith("the backbone has never seen 'kitten'")
         np.testing.assert_array_equal(tab.overlay(), np.asarray(shown(expected, -1)))
         legend = {name: float(share.removesuffix(' %')) for name, share in tab.rows('#legend')}
         assert legend == legend_of(expected)
@@ -331,6 +332,7 @@ class TestPage:
         assert answer == {'named_endpoints': {}, 'unnamed_endpoints': {}}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NEEDED['gradio'], reason='not here: gradio')
 def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
     server = Server(tmp_path)
