@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models, resolve_device
-from naclip.api import Segmenter
+from naclip.api import Segmentation, Segmenter
 from naclip.cli import OneLineParser, positive
 from naclip.methods import METHODS
 from tools.page import (
@@ -86,6 +86,17 @@ def backbone_choices(backbone: str) -> list[str]:
     return list(dict.fromkeys([*available_models(), backbone]))
 
 
+def kept(seen: Segmentation | None) -> Segmentation:
+    """A visitor's last result.
+
+    Raises:
+        ValueError: there is none, or it was given up for those of others.
+    """
+    if seen is None:
+        raise ValueError('the result is not kept any longer, or there was none: segment the picture')
+    return seen
+
+
 def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
     """The page; files for the browser are made in `folder`, gradio's own, and those of the examples beside it."""
     import gradio as gr
@@ -123,11 +134,13 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         listings = [gr.update(value=value, visible=True) for value in (legend_html(seen), hint)]
         return seen, gr.update(choices=choices, value=-1), shown(seen, -1), *listings, *files
 
+    @told
     def show(seen, index):
-        return None if seen is None else shown(seen, index)
+        return shown(kept(seen), index)
 
+    @told
     def describe(seen, event: gr.SelectData):
-        point = seen and picture_point(seen, *event.index)
+        point = picture_point(kept(seen), *event.index)
         return point_html(seen, *point) if point else gr.skip()
 
     examples = write_examples(folder.parent / 'examples')
@@ -193,8 +206,10 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                     interactive=False, show_label=False, format='png', buttons=['fullscreen'], elem_id='seen'
                 )
                 with gr.Row():
-                    legend = gr.HTML(elem_id='legend', container=True, visible=False)
-                    scores = gr.HTML(elem_id='scores', container=True, visible=False)
+                    with gr.Column(min_width=240):
+                        legend = gr.HTML(elem_id='legend', container=True, visible=False)
+                    with gr.Column(min_width=240):
+                        scores = gr.HTML(elem_id='scores', container=True, visible=False)
 
         inputs = [upload, classes, background, method, model, std, pamr, prob_thd]
         outputs = [result, choice, seen, legend, scores, overlay, labels]

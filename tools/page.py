@@ -24,9 +24,7 @@ CSS = """
 .gradio-container { max-width: 1240px !important }
 #heading h1 { margin: 0; font-size: 1.4em }
 #heading p { margin: 0 }
-#upload { min-height: 0 }
 #preview img { max-height: 150px }
-#seen { min-height: 240px }
 #seen img { max-height: 70vh; object-fit: contain; cursor: crosshair }
 .listing { max-height: 17em; overflow-y: auto }
 .listing p { margin: 2px 6px 6px }

@@ -262,6 +262,9 @@ class TestPage:
         tab.type('cat')
         tab.page.click('#segment')
         assert 'there is no picture yet' in tab.message()
+        tab.page.click('#choice input')
+        tab.page.get_by_role('option', name='all classes').click()
+        assert 'segment the picture' in tab.message()
         (tmp_path / 'notes.png').write_text('no picture')
         tab.upload(tmp_path / 'notes.png')
         message = tab.message()
@@ -330,6 +333,21 @@ class TestPage:
     def test_nothing_to_call_from_outside(self, tab, server):
         answer = tab.context.request.get(f'{server.address}gradio_api/info').json()
         assert answer == {'named_endpoints': {}, 'unnamed_endpoints': {}}
+
+    def test_its_picture_for_the_readme(self, server, tmp_path):
+        command = [sys.executable, str(ROOT / 'tools' / 'app_screenshot.py')]
+        taken = subprocess.run([*command, server.address, str(tmp_path / 'app.png')], capture_output=True, text=True)
+        assert (taken.returncode, taken.stderr) == (0, '')
+        with Image.open(tmp_path / 'app.png') as picture, Image.open(ROOT / 'docs' / 'app.png') as kept:
+            assert picture.size == kept.size
+            assert len(picture.getcolors()) > 100
+        refused = subprocess.run(
+            [*command, f'http://127.0.0.1:{free_port()}/', str(tmp_path / 'no.png')], capture_output=True, text=True
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.startswith('app_screenshot.py: cannot take a picture of http://127.0.0.1:')
+        assert refused.stderr.count('\n') == 1
+        assert [path.name for path in tmp_path.iterdir()] == ['app.png']
 
 
 @pytest.mark.slow
