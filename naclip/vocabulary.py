@@ -106,7 +106,10 @@ def parse_classes(classes: str | Sequence[str | Sequence[str]]) -> tuple[tuple[s
     Raises:
         ValueError: no class, or a class without a name.
     """
-    items = classes.strip().removesuffix(';').split(';') if isinstance(classes, str) else classes
+    items = classes
+    if isinstance(classes, str):
+        text = classes.strip().removesuffix(';')
+        items = text.split(';') if text else ()
     parsed = []
     for item in items:
         names = item.split(',') if isinstance(item, str) else item

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: nothing at all can be done; says why.
     """
-    classes = options.classes or read_vocabulary(options.classes_file).classes
+    classes = read_vocabulary(options.classes_file).classes if options.classes_file else options.classes
     vocabulary_of(classes, options.background)  # before the minutes that weights may take
     pictures, others = find_pictures(options.pictures)
     segmenter = Segmenter(options.backbone, options.device, options.dtype, options.download_root)

@@ -185,7 +185,8 @@ def test_options_have_the_last_word(segmenter):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(classes=''), 'a class has no name'),
+        (dict(classes=''), 'there is none'),
+        (dict(classes=' ;; '), 'a class has no name'),
         (dict(classes=[]), 'there is none'),
         (dict(classes='cat;;dog'), 'a class has no name'),
         (dict(classes='cat, Dog; dog'), "'dog' belongs to two classes"),

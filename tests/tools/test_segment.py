@@ -82,7 +82,8 @@ def test_classes_from_a_file(picture, tmp_path):
     ('arguments', 'message'),
     [
         (['empty', *OPTIONS], 'folder empty has no picture in it'),
-        (['garden.png', '--classes', ';', *OPTIONS[2:]], 'a class has no name'),
+        (['garden.png', '--classes', '', *OPTIONS[2:]], 'there is none'),
+        (['garden.png', '--classes', 'cat;;dog', *OPTIONS[2:]], 'a class has no name'),
         (['garden.png', '--classes', 'cat; cat', *OPTIONS[2:]], "'cat' belongs to two classes"),
         (['garden.png', '--classes-file', 'no.txt', *OPTIONS[2:]], 'class-name file no.txt does not exist'),
         (['garden.png', *OPTIONS[:2], '--backbone', 'ViT-Z'], 'ViT-Z'),
