@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
 from naclip.files import folder_written_whole
-from naclip.page import make_report, mious_markdown
+from naclip.report_page import make_report, mious_markdown
 from naclip.reports import find_runs
 
 FILES = {'report.md', 'report.html', 'table.csv', 'runs.csv', 'plots'}

@@ -114,7 +114,7 @@ def test_as_a_process(tmp_path: Path):
 
 @pytest.mark.skipif(not shutil.which('node'), reason='no node')
 def test_order_of_sorting():
-    script = (ROOT / 'naclip/page.html').read_text().split('<script>')[1]
+    script = (ROOT / 'naclip/report_page.html').read_text().split('<script>')[1]
     script = script[: script.index('for (const table')]
     lists = "[['10','9','','-1'], ['b','','a']]"
     script += f'console.log(JSON.stringify([false, true].map(d => {lists}'

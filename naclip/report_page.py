@@ -196,4 +196,4 @@ def to_html(sections: Sequence[Section]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {'shown': shown, 'plain': plain}
-    return environment.get_template('page.html').render(sections=sections)
+    return environment.get_template('report_page.html').render(sections=sections)
