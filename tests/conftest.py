@@ -1,5 +1,6 @@
 """What tests share: the goldens, and the stand-in CLIP under which they were taken."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ hypothesis.settings.load_profile('naclip')
 
 # The tensors are small. Threads that wait for each other triple the time where other processes want the cores, too.
 torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'  # for processes that tests start
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
