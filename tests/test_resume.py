@@ -482,7 +482,7 @@ def test_two_processes_killed_and_one_goes_on(options: list[str], finished: Path
 
 
 @pytest.mark.slow
-def test_one_process_killed_and_two_go_on(options: list[str], work_dir: Path, finished: Path):
+def test_one_process_stopped_and_two_go_on(options: list[str], work_dir: Path, finished: Path):
     """Five pictures are left for two processes: both evaluate one of them."""
     forget_results(work_dir)
     counts = work_dir / 'counts/1-0.jsonl'
