@@ -22,6 +22,7 @@ from clip.weights import known_words
 from naclip import drawing
 from naclip.dense import Tower, check_tower
 from naclip.methods import Method, find_method
+from naclip.pamr import STEPS
 from naclip.picture import as_picture, bounded_size, fitting_size, network_input
 from naclip.pipeline import Pipeline, Settings, check_fit
 from naclip.protocols import PROTOCOLS
@@ -32,9 +33,7 @@ logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).parents[1]
 BACKGROUND_NAME = 'background'
 BACKGROUND_THD = 0.1  # prob_thd where there is a background, as in the benchmarks that have one
-# The benchmarks' sizes in pixels, for towers of 224 pixels and more; smaller towers get them in proportion.
-REFERENCE = dict(crop=224, stride=112, short_side=336, dilations=(8, 16))
-PAMR_STEPS = 10
+SHORT_SIDE = 336  # pixels, as in most benchmarks, for towers of 224 pixels and more
 # A picture is labelled at its own size up to this many pixels, and up to this much memory for the maps of all names.
 WORKING_PIXELS = 1 << 20
 MAP_BYTES = 2 << 30
@@ -65,6 +64,11 @@ class Segmentation:
         """The share of the picture's area that each class has (K,)."""
         return np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
 
+    @cached_property
+    def highest_score(self) -> float:
+        """The highest score of any class at any pixel."""
+        return float(self.scores.max())
+
     @property
     def colours(self) -> np.ndarray:
         """A colour for each class (K, 3), uint8."""
@@ -80,7 +84,7 @@ class Segmentation:
 
     def heat_map(self, index: int) -> Image.Image:
         """Where the class of an index scores how high, on one scale for all classes of the picture."""
-        return drawing.heat_map(self.picture, self.scores[index], float(self.scores.max()))
+        return drawing.heat_map(self.picture, self.scores[index], self.highest_score)
 
 
 class Segmenter:
@@ -271,20 +275,21 @@ def settings_for(
     if prob_thd is None:
         prob_thd = BACKGROUND_THD if has_background else 0.0
     published = PROTOCOLS[method.protocol].everywhere
-    scale = min(visual.input_resolution / REFERENCE['crop'], 1)
-    dilations = tuple(max(round(scale * d), 1) for d in REFERENCE['dilations'])
-    settings = Settings(
-        slide_crop=round(scale * REFERENCE['crop']),
-        slide_stride=max(round(scale * REFERENCE['stride']), 1),
-        pamr_stride=dilations,
+    usual = Settings()
+    scale = min(visual.input_resolution / usual.slide_crop, 1)
+    settings = replace(
+        usual,
+        slide_crop=round(scale * usual.slide_crop),
+        slide_stride=max(round(scale * usual.slide_stride), 1),
+        pamr_stride=tuple(max(round(scale * d), 1) for d in usual.pamr_stride),
     )
     known = {field.name for field in fields(Settings)} - {'input_size'}
     settings = replace(settings, **{key: value for key, value in published.items() if key in known})
     if 'input_size' in published:
         settings = replace(settings, input_size=published['input_size'][visual.kind])
     pamr = method.pamr if pamr is None else pamr
-    settings = replace(settings, pamr_steps=PAMR_STEPS if pamr else 0, prob_thd=prob_thd, background=has_background)
-    short_side = published.get('crop') or min(published.get('resize', (round(scale * REFERENCE['short_side']),)))
+    settings = replace(settings, pamr_steps=STEPS if pamr else 0, prob_thd=prob_thd, background=has_background)
+    short_side = published.get('crop') or min(published.get('resize', (round(scale * SHORT_SIDE),)))
     return settings, short_side
 
 

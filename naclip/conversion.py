@@ -21,7 +21,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from naclip.cli import positive
-from naclip.files import written_whole
+from naclip.files import write_png, written_whole
 
 MAX_CHUNK = 32
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -89,8 +89,7 @@ def read_lines(path: Path, mend: str) -> list[str]:
 
 def write_label(label: np.ndarray, target: Path) -> None:
     """Write a label map, uint8 (height, width), as PNG, whole or not at all."""
-    with written_whole(target) as temporary:
-        Image.fromarray(label).save(temporary, format='PNG')
+    write_png(Image.fromarray(label), target)
 
 
 def make_folder(folder: Path, suffix: str) -> None:

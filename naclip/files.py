@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+
 # First bytes of a JPEG or PNG -> what the whole file ends with.
 ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
 
@@ -32,6 +34,12 @@ def written_whole(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG that is there whole or not at all."""
+    with written_whole(path) as temporary:
+        image.save(temporary, format='PNG')
 
 
 @contextlib.contextmanager

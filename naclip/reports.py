@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from clip.weights import available_models
+from naclip.journal import pixel_counts
 from naclip.protocols import PROTOCOLS
 from naclip.published import find_published
-from naclip.results import PixelCounts
+from naclip.results import CONFUSION, PER_IMAGE, RESULTS, PixelCounts
 
-RESULTS, CONFUSION, PER_IMAGE = 'results.json', 'confusion.npy', 'per_image.csv'
 COUNTS = ('intersect', 'union', 'pred', 'label')
 REQUIRED = {'benchmark': str, 'method': str, 'protocol': str, 'changes': dict, 'backbone': str, 'classes': list}
 # What a complete record has beside that; without, the run is shown and the lack is said.
@@ -336,8 +336,7 @@ def read_confusion(run: Run) -> np.ndarray | None:
     if not isinstance(matrix, np.ndarray) or matrix.shape != (count, count) or matrix.dtype.kind not in 'iu':
         got = f'{matrix.dtype} {matrix.shape}' if isinstance(matrix, np.ndarray) else 'several arrays'
         raise ValueError(f'{path} holds {got}, expected whole numbers of shape {(count, count)}')
-    sums = (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
-    if not all(map(np.array_equal, sums, (run.counts.intersect, run.counts.label, run.counts.pred))):
+    if pixel_counts(matrix) != run.counts:
         raise ValueError(f'{path} is not of this run: its sums are not the pixel counts of {run.path.name}')
     return matrix
 

@@ -33,6 +33,7 @@ from naclip.configuration import find_step, load_config, resolve_file
 from naclip.decision import class_probabilities, decide
 from naclip.methods import Method
 from naclip.pamr import DILATIONS, STEPS, pamr_
+from naclip.picture import fitting_size
 from naclip.pipeline import Pipeline, Settings
 from naclip.results import device_name, package_versions
 from naclip.text import cached_text_embeddings, read_templates, text_embeddings
@@ -346,9 +347,7 @@ def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:
     resize = find_step(load_config(config_path), 'Resize')
     if resize is None:
         return size
-    long, short = max(resize.scale), min(resize.scale)
-    factor = min(long / max(size), short / min(size))
-    return round(size[0] * factor), round(size[1] * factor)
+    return fitting_size(size, min(resize.scale), max(resize.scale))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

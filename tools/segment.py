@@ -18,7 +18,7 @@ from clip import DTYPES, available_models
 from naclip.api import Segmentation, Segmenter, vocabulary_of
 from naclip.cli import OneLineParser, positive
 from naclip.drawing import percent
-from naclip.files import written_whole
+from naclip.files import write_png
 from naclip.methods import METHODS
 from naclip.picture import read_picture
 from naclip.vocabulary import read_vocabulary
@@ -82,12 +82,6 @@ def output_names(pictures: Sequence[Path]) -> list[str]:
         candidates = chain([name], (f'{name}-{i}' for i in count(2)))
         names[next(candidate for candidate in candidates if candidate not in names)] = None
     return list(names)
-
-
-def write_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG that is there whole or not at all."""
-    with written_whole(path) as temporary:
-        image.save(temporary, format='PNG')
 
 
 def write_outputs(seen: Segmentation, scores: bool, out: Path, name: str) -> None:
