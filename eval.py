@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Sequence
 
 from clip import DTYPES, available_models
-from naclip.attention import ATTENTION_FORMS
 from naclip.cli import OneLineParser, positive
-from naclip.methods import ARCHITECTURES, METHODS
+from naclip.methods.last_block import ARCHITECTURES, METHODS
 from naclip.protocols import PROTOCOLS
+from naclip.walk.attention import ATTENTION_FORMS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The OpenMMLab packages remark on optional parts that nothing here uses.
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     with contextlib.redirect_stdout(io.StringIO()):
-        from naclip.evaluation import evaluate  # takes seconds: only once the options are known to be good
+        from naclip.harness.evaluation import evaluate  # takes seconds: only once the options are known to be good
 
     try:
         evaluate(options)

@@ -1,6 +1,8 @@
 # What all benchmarks share. The values here and in the cfg_*.py files are protocol `naclip`;
 # the others are differences from it, listed in naclip/protocols.py.
-custom_imports = dict(imports=['naclip.segmentor', 'naclip.datasets', 'naclip.metric'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['naclip.harness.segmentor', 'naclip.harness.datasets', 'naclip.harness.metric'], allow_failed_imports=False
+)
 default_scope = 'mmseg'
 
 model = dict(

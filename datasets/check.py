@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser, positive
-from naclip.conversion import add_workers, run_parallel, run_script, spread
+from naclip.data.conversion import add_workers, run_parallel, run_script, spread
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 # Those of test_all.sh.
@@ -31,8 +31,9 @@ def check(benchmarks: Sequence[str], data_root: str | None, sample: int | None, 
     with contextlib.redirect_stdout(io.StringIO()):  # these take seconds: only once the options are known to be good
         from mmseg.utils import register_all_modules
 
-        from naclip import configuration, data_check
-        from naclip.evaluation import build_dataset
+        from naclip.data import check as data_check
+        from naclip.harness import configuration
+        from naclip.harness.evaluation import build_dataset
     register_all_modules(init_default_scope=True)
 
     reports, found = {}, {}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.coco_stuff import OBJECT_SUFFIX, SPLITS, convert_splits, object_ids, read_raw_label
-from naclip.conversion import DATA_ROOTS, add_workers, next_steps, run_script, write_label
+from naclip.data.coco_stuff import OBJECT_SUFFIX, SPLITS, convert_splits, object_ids, read_raw_label
+from naclip.data.conversion import DATA_ROOTS, add_workers, next_steps, run_script, write_label
 
 TRAIN_IDS = object_ids()
 

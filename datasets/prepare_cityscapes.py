@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.conversion import (
+from naclip.data.conversion import (
     DATA_ROOTS,
     InputError,
     add_workers,

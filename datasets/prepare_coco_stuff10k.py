@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.coco_stuff import NUM_IDS, STUFF_SUFFIX, UNUSED_IDS
-from naclip.conversion import (
+from naclip.data.coco_stuff import NUM_IDS, STUFF_SUFFIX, UNUSED_IDS
+from naclip.data.conversion import (
     DATA_ROOTS,
     InputError,
     add_workers,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.coco_stuff import SPLITS, STUFF_SUFFIX, convert_splits, read_raw_label, stuff_ids
-from naclip.conversion import DATA_ROOTS, add_workers, next_steps, run_script, write_label
+from naclip.data.coco_stuff import SPLITS, STUFF_SUFFIX, convert_splits, read_raw_label, stuff_ids
+from naclip.data.conversion import DATA_ROOTS, add_workers, next_steps, run_script, write_label
 
 TRAIN_IDS = stuff_ids()
 

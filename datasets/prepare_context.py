@@ -9,7 +9,7 @@ classes in MMSegmentation's order, and ImageSets/SegmentationContext/{train,val}
 --mat   the folder of trainval.tar.gz: a MATLAB file with the field LabelMap for each picture, ids 1-459. Its list of
         names, labels.txt, is looked for in the folder and the one above; without it the known ids are used. The split
         is VOC 2010's own, ImageSets/Main/{train,val}.txt.
---json  trainval_merged.json; naclip/context.py says what is taken for granted about it.
+--json  trainval_merged.json; naclip/data/context.py says what is taken for granted about it.
 
 A run that was cut off goes on where it was.
 """
@@ -23,8 +23,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-from naclip.context import NUM_IDS, draw_label, label_table, read_annotations, read_class_ids
-from naclip.conversion import (
+from naclip.data.context import NUM_IDS, draw_label, label_table, read_annotations, read_class_ids
+from naclip.data.conversion import (
     DATA_ROOTS,
     InputError,
     add_workers,

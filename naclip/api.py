@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,18 +18,18 @@ from torch import Tensor
 import clip
 from clip.convnext import ConvNeXt
 from clip.weights import known_words
-from naclip import drawing
-from naclip.dense import Tower, check_tower
-from naclip.methods import Method, find_method
-from naclip.pamr import STEPS
-from naclip.picture import as_picture, bounded_size, fitting_size, network_input
+from naclip.files import REPOSITORY
+from naclip.methods.last_block import Method, find_method
+from naclip.pictures import drawing
+from naclip.pictures.picture import as_picture, bounded_size, fitting_size, network_input
 from naclip.pipeline import Pipeline, Settings, check_fit
 from naclip.protocols import PROTOCOLS
-from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
-from naclip.vocabulary import Vocabulary, parse_classes, unknown_names
+from naclip.walk.pamr import STEPS
+from naclip.walk.reading import Tower, check_tower
+from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.walk.vocabulary import Vocabulary, parse_classes, unknown_names
 
 logger = logging.getLogger(__name__)
-REPOSITORY = Path(__file__).parents[1]
 BACKGROUND_NAME = 'background'
 BACKGROUND_THD = 0.1  # prob_thd where there is a background, as in the benchmarks that have one
 SHORT_SIDE = 336  # pixels, as in most benchmarks, for towers of 224 pixels and more
@@ -95,7 +94,7 @@ class Segmenter:
         device: default: CUDA where there is one, else the CPU.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
-        cache_dir: where text embeddings are kept; see `naclip.text.default_cache_dir`.
+        cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: the backbone cannot be loaded; says why.
@@ -206,7 +205,7 @@ def segment(
             a text or a sequence of names.
         background: names of what is not to be told apart, 'wall, sky': together they are class 0, which also gets
             what no class fits well.
-        method: a name of `naclip.methods.METHODS`, read with the sizes and scales it was published with.
+        method: a name of `naclip.methods.last_block.METHODS`, read with the sizes and scales it was published with.
         backbone: a name of `clip.available_models()`, or a checkpoint file.
         gaussian_std: of the neighbourhood, in patches; default: the method's.
         pamr: whether maps are refined along the picture's edges; default: as the method is published.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+REPOSITORY = Path(__file__).parents[1]  # what comes with the toolkit is found from here
+
 # First bytes of a JPEG or PNG -> what the whole file ends with.
 ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip import CLIP, ConvNeXtCLIP
-from naclip.decision import BACKGROUND, class_probabilities, decide, suppress_small_classes
-from naclip.dense import check_tower, features, patch_features, token_affinity
-from naclip.methods import Method
-from naclip.pamr import DILATIONS, pamr_
-from naclip.regions import check_dependencies, find_regions, vote
-from naclip.vocabulary import Vocabulary
-from naclip.windows import Window, look_through, merge_windows, window_boxes
+from naclip.methods.last_block import Method
+from naclip.methods.regions import check_dependencies, find_regions, vote
+from naclip.walk.decision import BACKGROUND, class_probabilities, decide, suppress_small_classes
+from naclip.walk.pamr import DILATIONS, pamr_
+from naclip.walk.reading import check_tower, features, patch_features, token_affinity
+from naclip.walk.vocabulary import Vocabulary
+from naclip.walk.windows import Window, look_through, merge_windows, window_boxes
 
 
 @dataclass(frozen=True)

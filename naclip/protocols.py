@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Protocol:
-    """Differences from the configs: arguments of the segmentor, or of the harness (see naclip/configuration.py).
+    """Differences from the configs: arguments of the segmentor, or of the harness (naclip/harness/configuration.py).
 
     A `closed` protocol has settings for its benchmarks only.
     """

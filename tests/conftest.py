@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clip.convnext import TRUNKS
 from clip.model import CLIP, build_model
-from naclip.vocabulary import Vocabulary, read_vocabulary
+from naclip.walk.vocabulary import Vocabulary, read_vocabulary
 from tests.goldens.weights import stand_in_state_dict
 
 ROOT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ from PIL import Image
 
 import eval as eval_script
 from clip.weights import BUNDLED
-from naclip import attempts
-from naclip.shapes import CLASSES, write_dataset
+from naclip.runs import attempts
+from naclip.shapes.generator import CLASSES, write_dataset
 from tests.conftest import ROOT
 
 PICTURES = 15  # odd: of two processes, the second one is filled up
@@ -329,7 +329,7 @@ def test_counts_that_vanish_are_missed(
     counts = work_dir / 'counts/1-0.jsonl'
     counts.write_bytes(b''.join(counts.read_bytes().splitlines(keepends=True)[:10]))
     with monkeypatch.context() as patch:
-        patch.setattr('naclip.journal.Journal.append', lambda *args: None)  # a disk that forgets
+        patch.setattr('naclip.runs.journal.Journal.append', lambda *args: None)  # a disk that forgets
         assert resume(*ALL) == 1
     assert f'10 of {PICTURES} pictures are there; --resume evaluates what is missing' in capsys.readouterr().err
     assert not (work_dir / 'results.json').exists()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models, resolve_device
 from naclip.api import Segmentation, Segmenter
 from naclip.cli import OneLineParser, positive
-from naclip.methods import METHODS
+from naclip.methods.last_block import METHODS
 from tools.page import (
     CSS,
     EXAMPLES,

@@ -27,18 +27,18 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load, resolve_dtype, tokenize
 from clip.model import CLIP
-from naclip.attention import attention_weights
 from naclip.cli import OneLineParser, positive
-from naclip.configuration import find_step, load_config, resolve_file
-from naclip.decision import class_probabilities, decide
-from naclip.methods import Method
-from naclip.pamr import DILATIONS, STEPS, pamr_
-from naclip.picture import fitting_size
+from naclip.harness.configuration import find_step, load_config, resolve_file
+from naclip.methods.last_block import Method
+from naclip.pictures.picture import fitting_size
 from naclip.pipeline import Pipeline, Settings
-from naclip.results import device_name, package_versions
-from naclip.text import cached_text_embeddings, read_templates, text_embeddings
-from naclip.vocabulary import Vocabulary, read_vocabulary
-from naclip.windows import cut, look_through, merge_windows, window_boxes
+from naclip.runs.results import device_name, package_versions
+from naclip.walk.attention import attention_weights
+from naclip.walk.decision import class_probabilities, decide
+from naclip.walk.pamr import DILATIONS, STEPS, pamr_
+from naclip.walk.text import cached_text_embeddings, read_templates, text_embeddings
+from naclip.walk.vocabulary import Vocabulary, read_vocabulary
+from naclip.walk.windows import cut, look_through, merge_windows, window_boxes
 
 VIT_B_16 = dict(
     embed_dim=512,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from naclip.published import published_miou
+from naclip.reports.published import published_miou
 
 HEADER = ('benchmark', 'pictures', 'mIoU', 'published', 'difference', 'note')
 

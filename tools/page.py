@@ -8,10 +8,11 @@ from numpy.random import RandomState
 from PIL import Image
 
 from clip.weights import known_words
-from naclip import drawing, shapes
 from naclip.api import Segmentation, Segmenter, vocabulary_of
-from naclip.picture import read_picture
-from naclip.vocabulary import unknown_names
+from naclip.pictures import drawing
+from naclip.pictures.picture import read_picture
+from naclip.shapes import generator as shapes
+from naclip.walk.vocabulary import unknown_names
 
 PREVIEW_SIDE = 640  # pixels of an uploaded picture as shown
 SHOWN_SIDE = 640  # pixels: smaller drawings are shown enlarged by a whole number

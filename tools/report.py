@@ -8,8 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
 from naclip.files import folder_written_whole
-from naclip.report_page import make_report, mious_markdown
-from naclip.reports import find_runs
+from naclip.reports.page import make_report, mious_markdown
+from naclip.reports.runs import find_runs
 
 FILES = {'report.md', 'report.html', 'table.csv', 'runs.csv', 'plots'}
 

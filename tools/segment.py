@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models
 from naclip.api import Segmentation, Segmenter, vocabulary_of
 from naclip.cli import OneLineParser, positive
-from naclip.drawing import percent
 from naclip.files import write_png
-from naclip.methods import METHODS
-from naclip.picture import read_picture
-from naclip.vocabulary import read_vocabulary
+from naclip.methods.last_block import METHODS
+from naclip.pictures.drawing import percent
+from naclip.pictures.picture import read_picture
+from naclip.walk.vocabulary import read_vocabulary
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -33,15 +33,15 @@ from clip import CONTEXT_LENGTH, MEAN, STD, tokenize
 from clip.model import CLIP, ResidualAttentionBlock, VisionTransformer
 from clip.tokenizer import default_tokenizer
 from clip.weights import BUNDLED
-from naclip import shapes
-from naclip.attention import Term, attend, gaussian_bias
 from naclip.cli import OneLineParser, positive
 from naclip.files import written_whole
-from naclip.methods import METHODS
+from naclip.methods.last_block import METHODS
 from naclip.pipeline import Pipeline, Settings
-from naclip.results import PixelCounts
-from naclip.text import read_templates, text_embeddings
-from naclip.vocabulary import Vocabulary
+from naclip.runs.results import PixelCounts
+from naclip.shapes import generator as shapes
+from naclip.walk.attention import Term, attend, gaussian_bias
+from naclip.walk.text import read_templates, text_embeddings
+from naclip.walk.vocabulary import Vocabulary
 
 SIZES = dict(
     embed_dim=64,

@@ -10,10 +10,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load_checkpoint
 from clip.weights import known_words
-from naclip import wording
 from naclip.cli import OneLineParser, positive
-from naclip.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
-from naclip.vocabulary import Vocabulary, read_vocabulary, unknown_names
+from naclip.walk import wording
+from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
 
 SHOWN = 10  # of anything there may be many of
 

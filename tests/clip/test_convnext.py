@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 import clip
 from clip.convnext import ConvNeXtCLIP, build_convnext
-from naclip.dense import features, patch_features
-from naclip.methods import METHODS
-from naclip.segmentor import NACLIP
+from naclip.harness.segmentor import NACLIP
+from naclip.methods.last_block import METHODS
+from naclip.walk.reading import features, patch_features
 from tests.clip.test_weights import save_detectron2
 from tests.conftest import ROOT
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmseg.registry import DATASETS
 from PIL import Image
 
-import naclip.datasets  # noqa: F401  registers the data sets
+import naclip.harness.datasets  # noqa: F401  registers the data sets
 from tests.conftest import ROOT
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naclip import data_check
+from naclip.data import check as data_check
 from tests.conftest import ROOT
 from tests.datasets.scripts import load_script, run, write_png
 from tests.goldens.fake_datasets import BENCHMARKS as FAKE_FOLDERS

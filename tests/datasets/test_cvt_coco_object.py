@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naclip import coco_stuff
+from naclip.data import coco_stuff
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'datasets' / 'cvt_coco_object.py'
 

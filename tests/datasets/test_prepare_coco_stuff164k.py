@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from naclip import coco_stuff
+from naclip.data import coco_stuff
 from tests.datasets.scripts import (
     check_refused,
     contents,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from naclip.context import CLASS_IDS
-from naclip.vocabulary import read_vocabulary
+from naclip.data.context import CLASS_IDS
+from naclip.walk.vocabulary import read_vocabulary
 from tests.conftest import ROOT
 from tests.datasets.scripts import (
     check_refused,
@@ -20,7 +20,7 @@ from tests.datasets.scripts import (
     run_and_kill,
     write_picture,
 )
-from tests.naclip.test_context import encode, runs_of
+from tests.naclip.data.test_context import encode, runs_of
 
 NAME = 'prepare_context'
 # Python from 3.12 on warns of the way in which processes are started.

@@ -19,10 +19,11 @@ from PIL import Image
 
 import clip
 import naclip
-import naclip.segmentor
-from naclip import api, shapes
-from naclip.methods import METHODS
-from naclip.vocabulary import Vocabulary, parse_classes
+import naclip.harness.segmentor
+from naclip import api
+from naclip.methods.last_block import METHODS
+from naclip.shapes import generator as shapes
+from naclip.walk.vocabulary import Vocabulary, parse_classes
 
 CLASSES = 'cat; dog, frog; grass'
 ROOT = Path(__file__).parents[2]

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.methods import METHODS, Method
+from naclip.methods.last_block import METHODS, Method
 from naclip.pipeline import Pipeline, Settings
-from naclip.text import read_templates, text_embeddings
-from naclip.vocabulary import Vocabulary
+from naclip.walk.text import read_templates, text_embeddings
+from naclip.walk.vocabulary import Vocabulary
 from tests.conftest import unambiguous
-from tests.naclip.test_attention import FORMS
+from tests.naclip.walk.test_attention import FORMS
 
 SLIDE = dict(slide_crop=64, slide_stride=32)
 NACLIP_MODES = {

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naclip import Segmentation, segment, shapes
+from naclip import Segmentation, segment
+from naclip.shapes import generator as shapes
 from tools.app import main
 from tools.page import EXAMPLES, describe_point, shown
 

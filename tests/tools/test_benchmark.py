@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from clip.model import CLIP
-from naclip.methods import Method
-from naclip.pamr import pamr
+from naclip.methods.last_block import Method
 from naclip.pipeline import Pipeline, Settings
-from naclip.text import text_embeddings
-from naclip.vocabulary import Vocabulary
+from naclip.walk.pamr import pamr
+from naclip.walk.text import text_embeddings
+from naclip.walk.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tools import benchmark
 

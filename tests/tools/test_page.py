@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from naclip import Segmentation, drawing, segment, shapes
+from naclip import Segmentation, segment
 from naclip.api import Segmenter
+from naclip.pictures import drawing
+from naclip.shapes import generator as shapes
 from tools import page
 from tools.page import (
     EXAMPLES,

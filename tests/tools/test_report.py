@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from naclip.reports import find_runs
+from naclip.reports.runs import find_runs
 from tests.conftest import ROOT
-from tests.naclip.test_reports import random_matrix, write_run
+from tests.naclip.reports.test_runs import random_matrix, write_run
 from tools.report import main
 
 VOID = {'meta', 'img', 'br', 'link', 'input'}
@@ -114,7 +114,7 @@ def test_as_a_process(tmp_path: Path):
 
 @pytest.mark.skipif(not shutil.which('node'), reason='no node')
 def test_order_of_sorting():
-    script = (ROOT / 'naclip/report_page.html').read_text().split('<script>')[1]
+    script = (ROOT / 'naclip/reports/page.html').read_text().split('<script>')[1]
     script = script[: script.index('for (const table')]
     lists = "[['10','9','','-1'], ['b','','a']]"
     script += f'console.log(JSON.stringify([false, true].map(d => {lists}'

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naclip import shapes
+from naclip.shapes import generator as shapes
 from tools.segment import find_pictures, main, output_names
 
 ROOT = Path(__file__).parents[2]

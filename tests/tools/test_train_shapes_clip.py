@@ -11,9 +11,9 @@ from numpy.random import RandomState
 
 from clip import load_checkpoint
 from clip.model import CLIP, VisionTransformer
-from naclip import shapes
-from naclip.dense import dense_tokens, patch_features
-from naclip.methods import METHODS, Method
+from naclip.methods.last_block import METHODS, Method
+from naclip.shapes import generator as shapes
+from naclip.walk.reading import dense_tokens, patch_features
 from tools.train_shapes_clip import (
     KEY_LOGIT,
     SIZES,

@@ -1,0 +1,268 @@
+"""From a config file and command-line options to the config that MMEngine's Runner gets."""
+
+import argparse
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from naclip.files import REPOSITORY
+from naclip.methods.last_block import find_method
+from naclip.protocols import PROTOCOLS
+from naclip.runs.attempts import COLLECTED
+from naclip.walk.pamr import STEPS as PAMR_STEPS
+
+DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
+MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir')  # no part of a protocol
+LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
+READING_STEPS = {
+    'LoadImageFromFile': 'img_path',
+    'LoadAnnotations': 'seg_map_path',
+    'LoadWideAnnotations': 'seg_map_path',
+}
+
+
+def load_config(path: str | os.PathLike) -> Config:
+    """Read a config file.
+
+    Raises:
+        FileNotFoundError: no such file; lists the configs that come with the toolkit.
+        ValueError: not a config that evaluates a segmentor.
+    """
+    path = Path(path)
+    if not path.is_file():
+        names = ', '.join(sorted(f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('cfg_*.py')))
+        raise FileNotFoundError(f'config {path} does not exist; there are: {names}')
+    try:
+        config = Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+    missing = [key for key in ('model', 'test_dataloader', 'test_evaluator') if key not in config]
+    if missing:
+        raise ValueError(f'config {path} does not describe an evaluation: it has no {", ".join(missing)}')
+    if 'name_path' not in config.model:
+        raise ValueError(f'config {path} names no vocabulary: set model.name_path to a class-name file')
+    return config
+
+
+def benchmark_name(path: str | os.PathLike) -> str:
+    """The benchmark a config file is for: 'voc21' of 'configs/cfg_voc21.py'."""
+    return Path(path).stem.removeprefix('cfg_')
+
+
+def apply_method(config: Config, name: str) -> None:
+    """Change a config's model to a method of METHODS: how the tower is read, and whether PAMR follows.
+
+    Raises:
+        ValueError: unknown method; lists the valid ones.
+    """
+    method = find_method(name)
+    config.model.update(
+        method=name,
+        attn_strategy=method.attention.__name__,
+        arch=method.architecture.__name__,
+        gaussian_std=method.gaussian_std,
+        **({'slide_crop': 0} if method.regions else {}),
+        pamr_steps=(config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0,
+    )
+
+
+def default_protocol(config: Config, method: str | None, benchmark: str) -> str:
+    """The protocol of a run that names none.
+
+    That is the method's own, if it has settings for the benchmark; without a method what the config is written for.
+    """
+    if method and PROTOCOLS[find_method(method).protocol].covers(benchmark):
+        return find_method(method).protocol
+    return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
+
+
+def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
+    """Change a config to a protocol's settings.
+
+    Raises:
+        ValueError: unknown protocol (lists the valid ones), no settings for the benchmark (lists those it has),
+            or no Resize step to set the size of.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f'unknown protocol {protocol!r}: choose from {", ".join(PROTOCOLS)}')
+    if not PROTOCOLS[protocol].covers(benchmark):
+        known = ', '.join(PROTOCOLS[protocol].benchmarks)
+        raise ValueError(f'protocol {protocol} has no settings for {benchmark}, only for {known}; name another')
+    for key, value in PROTOCOLS[protocol].changes(benchmark).items():
+        if key in HARNESS_KEYS:
+            HARNESS_KEYS[key](config, value)
+        else:
+            config.model[key] = value
+
+
+def _resize(config: Config, scale: tuple[int, int]) -> None:
+    """Pictures become the largest that fit in (long side, short side); the ground truth stays."""
+    step = find_step(config, 'Resize')
+    if step is None:
+        raise ValueError('the protocol resizes pictures, but the config has no Resize step; name another protocol')
+    step.scale = scale
+
+
+def _crop(config: Config, side: int) -> None:
+    """Pictures and ground truth become squares: their middle, once their short side is `side`."""
+    dataset = config.test_dataloader.dataset
+    loading = [step for step in dataset.pipeline if step.type in READING_STEPS]
+    dataset.pipeline = [*loading, ConfigDict(type='CentreSquare', side=side), ConfigDict(type='PackSegInputs')]
+
+
+def _ignored_is_background(config: Config, value: bool) -> None:
+    """Ignored pixels of the ground truth become background."""
+    if value:
+        config.test_dataloader.dataset.pipeline.insert(-1, ConfigDict(type='IgnoredToBackground'))
+
+
+def _labelled_only(config: Config, value: bool) -> None:
+    """mIoU is the mean over the classes that the ground truth has."""
+    config.test_evaluator.labelled_only = value
+
+
+HARNESS_KEYS = {
+    'resize': _resize,
+    'crop': _crop,
+    'ignored_is_background': _ignored_is_background,
+    'labelled_only': _labelled_only,
+}
+
+
+def apply_options(config: Config, options: argparse.Namespace) -> dict[str, object]:
+    """Change a config to the command line's options; returns which settings of the protocol they changed.
+
+    Raises:
+        ValueError: an option that is not KEY=VALUE, or does not fit the config.
+    """
+    before = dict(config.model)
+    pamr_steps = {'on': before.get('pamr_steps') or PAMR_STEPS, 'off': 0}
+    given = {
+        'clip_path': options.backbone,
+        'name_path': options.name_path,
+        'templates': options.templates,
+        'download_root': options.download_root,
+        'arch': options.arch,
+        'attn_strategy': options.attn,
+        'gaussian_std': options.std,
+        'pamr_steps': pamr_steps.get(options.pamr),
+        'dtype': options.dtype,
+    }
+    config.model.update({key: value for key, value in given.items() if value is not None})
+    overrides = parse_overrides(options.cfg_options)
+    try:
+        config.merge_from_dict(overrides)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'--cfg-options {" ".join(options.cfg_options)} does not fit the config: {error}') from error
+    after = config.model.items()
+    changes = {key: value for key, value in after if key not in MACHINE_KEYS and before.get(key) != value}
+    return changes | {key: value for key, value in overrides.items() if not key.startswith(('model.', *LOADER_KEYS))}
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, object]:
+    """['a.b=1', ...] -> {'a.b': 1, ...}, as MMEngine reads them.
+
+    Raises:
+        ValueError: an item without '='.
+    """
+    for item in items:
+        if '=' not in item:
+            raise ValueError(f'--cfg-options expects KEY=VALUE, got {item!r}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    return parser.parse_args(['--cfg-options', *items] if items else []).cfg_options
+
+
+def find_step(config: Config, kind: str) -> Mapping | None:
+    """The first step of a type in the test pipeline; None without one."""
+    return next((step for step in config.test_dataloader.dataset.pipeline if step.type == kind), None)
+
+
+def resolve_data_root(dataset: Mapping, option: str | None, benchmark: str) -> str | None:
+    """The folder of a data set: the --data-root option, else the environment variable, else the config's.
+
+    The first two name the data set's own folder, or one that holds MMSegmentation's `data/...` layout. A relative
+    folder of the config is looked for here, then beside the configs. None where the config has no data root: a data
+    set that brings its own.
+
+    Raises:
+        FileNotFoundError: the folder, or something the benchmark needs in it, is missing.
+    """
+    if 'data_root' not in dataset and not option:
+        return None
+    candidates, needed = data_places(dataset, option)
+    for candidate in candidates:
+        if all((candidate / part).exists() for part in needed):
+            return str(candidate)
+    raise FileNotFoundError(
+        f'benchmark {benchmark}: no data in {" or ".join(dict.fromkeys(map(str, candidates)))}: expected '
+        f'{", ".join(needed)} there; prepare it as docs/data.md says, or point --data-root or {DATA_ROOT_VARIABLE} '
+        'to it'
+    )
+
+
+def data_places(dataset: Mapping, option: str | None) -> tuple[list[Path], list[str]]:
+    """Folders in which a data set may be, best first, and what is needed in one of them."""
+    configured = Path(dataset.get('data_root') or '')
+    root = option or os.environ.get(DATA_ROOT_VARIABLE)
+    if root:
+        inside = Path(*configured.parts[1:]) if configured.parts[:1] == ('data',) else configured
+        candidates = [Path(root).expanduser(), Path(root).expanduser() / inside]
+    else:
+        candidates = [configured] if configured.is_absolute() else [configured, REPOSITORY / configured]
+    prefix = dataset.get('data_prefix', {})
+    needed = [part for part in (prefix.get('img_path'), prefix.get('seg_map_path'), dataset.get('ann_file')) if part]
+    return candidates, needed
+
+
+def likely_place(dataset: Mapping, option: str | None) -> Path:
+    """Where a data set that is not complete belongs: where some of it is, else where the layout wants it."""
+    candidates, needed = data_places(dataset, option)
+    begun = [candidate for candidate in candidates if any((candidate / part).exists() for part in needed)]
+    given = option or os.environ.get(DATA_ROOT_VARIABLE)
+    return (begun or (candidates[::-1] if given else candidates))[0]
+
+
+def resolve_file(path: str | os.PathLike) -> str:
+    """A file named in a config: as given, else relative to the repository."""
+    beside = REPOSITORY / path
+    return str(beside) if not Path(path).exists() and beside.exists() else str(path)
+
+
+def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None, show_dir: str | None) -> None:
+    """Add to a config what every run of the harness has, and find its files.
+
+    Raises:
+        FileNotFoundError: the data set's folder is missing.
+    """
+    config.work_dir = work_dir
+    config.default_scope = 'mmseg'
+    # MMEngine tells runs in one process apart by this name and the second they start in.
+    config.experiment_name = f'{benchmark}_{uuid.uuid4().hex[:8]}'
+    config.default_hooks = dict(logger=None, checkpoint=None, param_scheduler=None)
+    config.custom_hooks = [dict(type='ProgressBarHook')]
+    if show_dir:
+        config.custom_hooks.append(dict(type='SideBySideHook', out_dir=show_dir))
+    config.visualizer = None
+    for place, key in (
+        (config.model, 'name_path'),
+        (config.model, 'templates'),
+        (config.test_dataloader.dataset, 'class_file'),
+    ):
+        if key in place:
+            place[key] = resolve_file(place[key])
+    evaluator = config.test_evaluator
+    config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / COLLECTED))
+
+    loader = config.test_dataloader
+    loader.dataset.test_mode = True
+    loader.dataset.data_root = resolve_data_root(loader.dataset, data_root, benchmark)
+    loader.num_workers = min(loader.get('num_workers', 0), os.cpu_count() or 1)
+    loader.persistent_workers = loader.num_workers > 0
+    loader.dataset.pipeline = [
+        dict(type='CheckedStep', step=step, reads=READING_STEPS[step.type]) if step.type in READING_STEPS else step
+        for step in loader.dataset.pipeline
+    ]

@@ -1,0 +1,197 @@
+"""MMSegmentation's view of the pipeline: the segmentors of type `NACLIP` and `CLIPForSegmentation`."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor, SegDataPreProcessor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+import clip
+from clip.convnext import ConvNeXt
+from clip.model import VisionTransformer
+from clip.weights import known_words
+from naclip.methods.last_block import find_method
+from naclip.pipeline import Pipeline, Settings, check_fit
+from naclip.walk.reading import check_tower
+from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
+
+logger = logging.getLogger(__name__)
+
+
+@MODELS.register_module()
+class NACLIP(BaseSegmentor):
+    """Training-free open-vocabulary segmentor.
+
+    Args:
+        clip_path: a name of `clip.available_models()`, or a checkpoint file.
+        name_path: the class-name file.
+        device: default: CUDA where there is one, else the CPU.
+        arch, attn_strategy, gaussian_std: the last block; see naclip/methods/last_block.py. Default: the method's.
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size, cls_weight,
+            dbscan_eps, dbscan_min_samples, background: see `naclip.pipeline.Settings`. An input_size may be given by
+            kind of image tower: {'vit': ..., 'convnext': ...}.
+        templates: the prompt-template file.
+        dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
+        download_root: where known weights are downloaded to; default ~/.cache/clip.
+        synonyms: how a class's names count; one of `naclip.walk.vocabulary.SYNONYMS`.
+        method: a name of `naclip.methods.last_block.METHODS`; default: the one that the type stands for.
+        cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: an argument that cannot be used; says which and why.
+    """
+
+    METHOD: ClassVar[str] = 'naclip'
+
+    def __init__(
+        self,
+        clip_path: str | os.PathLike,
+        name_path: str | os.PathLike,
+        device: str | torch.device | None = None,
+        arch: str | None = None,
+        attn_strategy: str | None = None,
+        gaussian_std: float | None = None,
+        pamr_steps: int = 0,
+        pamr_stride: Sequence[int] = (8, 16),
+        prob_thd: float = 0.0,
+        logit_scale: float = 40.0,
+        slide_stride: int = 112,
+        slide_crop: int = 224,
+        area_thd: float | None = None,
+        templates: str | os.PathLike = DEFAULT_TEMPLATES,
+        dtype: str | torch.dtype = 'auto',
+        download_root: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        method: str | None = None,
+        input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+        synonyms: str = 'best',
+        cls_weight: bool = False,
+        dbscan_eps: float = Settings.dbscan_eps,
+        dbscan_min_samples: int = Settings.dbscan_min_samples,
+        background: bool = False,
+    ):
+        super().__init__(
+            data_preprocessor=SegDataPreProcessor(
+                mean=[255 * value for value in clip.MEAN],
+                std=[255 * value for value in clip.STD],
+                bgr_to_rgb=True,
+            )
+        )
+        # What can be wrong is looked at before the minutes that weights and texts may take.
+        reading = find_method(method or self.METHOD).but(attn_strategy, arch, gaussian_std)
+        towers = (VisionTransformer.kind, ConvNeXt.kind)
+        by_tower = input_size if isinstance(input_size, Mapping) else dict.fromkeys(towers, input_size)
+        if set(by_tower) != set(towers):
+            raise ValueError(f'input_size is for {", ".join(by_tower)}, expected {" and ".join(towers)}')
+        settings = Settings(
+            slide_crop=slide_crop,
+            slide_stride=slide_stride,
+            pamr_steps=pamr_steps,
+            pamr_stride=tuple(pamr_stride),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            area_thd=area_thd,
+            cls_weight=cls_weight,
+            dbscan_eps=dbscan_eps,
+            dbscan_min_samples=dbscan_min_samples,
+            background=background,
+        )
+        sizes = {tower: tuple(size) if size is not None else None for tower, size in by_tower.items()}
+        settings_by_tower = {tower: replace(settings, input_size=size) for tower, size in sizes.items()}
+        check_fit(reading, settings)
+        self.templates_path = templates
+        vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
+        prompt_templates = read_templates(templates)
+        net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
+        check_tower(net.visual, reading)
+        warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
+        query_features = cached_text_embeddings(
+            net, self.checkpoint.sha256, vocabulary.queries, prompt_templates, cache_dir, progress=is_main_process()
+        )
+        self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings_by_tower[net.visual.kind])
+        self.to(net.device)
+
+    @property
+    def query_features(self) -> Tensor:
+        """The text embeddings (Q, C)."""
+        return self.pipeline.query_features
+
+    @property
+    def query_idx(self) -> Tensor:
+        """The class of each name (Q,)."""
+        return self.pipeline.query_idx
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Patch features of whole pictures: (B, 3, H, W) -> (B, h, w, C)."""
+        return self.pipeline.patch_features(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Cosines of pixels and names, averaged over windows, before PAMR: (B, 3, H, W) -> (B, Q, H, W)."""
+        return self.pipeline.logits(inputs)
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs, data_samples)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Label pictures (B, 3, H, W) at their original sizes.
+
+        Each sample gets `pred_sem_seg` (1, H, W) and `seg_logits` (K, H, W), see there. Without samples, new ones
+        of the input's size are made.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
+        seen = self.pipeline.look(inputs)
+        for i, sample in enumerate(data_samples):
+            logits = self.pipeline.merge(seen[i : i + 1], inputs.shape[-2:], tuple(sample.ori_shape[:2]))
+            labels, probabilities = self.pipeline.label_(inputs[i : i + 1], logits)
+            sample.set_data(
+                {
+                    'seg_logits': PixelData(data=self.seg_logits(probabilities)[0]),
+                    'pred_sem_seg': PixelData(data=labels[0]),
+                }
+            )
+        return data_samples
+
+    def seg_logits(self, probabilities: Tensor) -> Tensor:
+        """What a sample keeps of the class probabilities (B, K, H, W): here, their shares of their sum."""
+        return probabilities / probabilities.sum(dim=1, keepdim=True)
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]):
+        """There is none.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError('the segmentor is training-free: it has no loss; use mode "predict" or "tensor"')
+
+
+@MODELS.register_module()
+class CLIPForSegmentation(NACLIP):
+    """SCLIP by the type name of its own config files: another default method, and probabilities kept as they are."""
+
+    METHOD: ClassVar[str] = 'sclip'
+
+    def seg_logits(self, probabilities: Tensor) -> Tensor:
+        return probabilities
+
+
+def warn_of_unknown_words(vocabulary: Vocabulary, metadata: dict[str, str], name_path: str | os.PathLike) -> None:
+    """Warn of class names that a backbone with a closed vocabulary has never seen."""
+    words = known_words(metadata)
+    unknown = unknown_names(vocabulary.names, words)
+    if unknown:
+        logger.warning(
+            '%s: the backbone has never seen %s; it knows only these words: %s',
+            name_path,
+            ', '.join(map(repr, unknown)),
+            ', '.join(sorted(words)),
+        )

@@ -1,0 +1,44 @@
+"""Published mIoU to hold a run's result against."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from clip.weights import RELEASES
+from naclip.methods.last_block import METHODS
+
+FILE = Path(__file__).with_name('published.json')
+BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
+
+
+def published_miou(record: Mapping) -> tuple[float | None, str]:
+    """The published mIoU of a results.json record's method on its benchmark, and a note.
+
+    The number is None where none is published. The note says what differs from the settings it was published under,
+    or, where nothing does, its source.
+    """
+    value, source, differences = find_published(record)
+    return value, f'other settings: {", ".join(differences)}' if differences else source
+
+
+def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
+    """The published mIoU as above, its source ('not published' without one), and the settings that differ."""
+    published = json.loads(FILE.read_text(encoding='utf-8'))
+    method, protocol = record['method'], record['protocol']
+    # NACLIP's second release is its first one's method under another protocol.
+    row = published['methods'].get(protocol if protocol.startswith(f'{method}_') else method)
+    if row is None:
+        return None, 'not published', []
+    numbers = dict(zip(published['benchmarks'], row['miou'], strict=True)) | row.get('further', {})
+    value = numbers.get(record['benchmark'])
+    if value is None:
+        return None, 'not published', []
+    native = {METHODS[method].protocol} if method in METHODS else set()
+    differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
+    differences += [f'{key} {value}' for key, value in record['changes'].items()]
+    weights, released = record['sha256']['weights'], {release.sha256 for release in RELEASES.values()}
+    if weights in released if row.get('own_weights') else weights != RELEASES[BACKBONE].sha256:
+        differences.append(f'backbone {record["backbone"]}')
+    if record['settings']['limit']:
+        differences.append(f'the first {record["settings"]["limit"]} pictures')
+    return value, row['source'], differences

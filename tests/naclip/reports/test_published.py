@@ -1,0 +1,91 @@
+"""Results beside published numbers."""
+
+import json
+
+import pytest
+
+from clip.weights import RELEASES
+from naclip.reports.published import FILE, published_miou
+
+
+def record(**changes) -> dict:
+    base = dict(
+        benchmark='context59',
+        method='naclip',
+        protocol='naclip',
+        changes={},
+        backbone='ViT-B/16',
+        settings={'limit': None},
+        sha256={'weights': RELEASES['ViT-B/16'].sha256},
+    )
+    return base | changes
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'protocol', 'expected'),
+    [
+        ('voc21', 'naclip', 62.36),
+        ('voc21', 'naclip_v2', 64.07),
+        ('coco_stuff164k', 'naclip_v2', 25.69),
+        ('ade20k', 'naclip', 19.05),
+    ],
+)
+def test_number_of_the_protocol(benchmark: str, protocol: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, protocol=protocol))
+    assert value == expected
+    assert 'NACLIP README' in note
+
+
+@pytest.mark.parametrize(('benchmark', 'expected'), [('voc21', 59.63), ('coco_stuff10k', 25.91)])
+def test_number_of_another_method(benchmark: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, method='sclip', protocol='sclip'))
+    assert (value, note) == (expected, 'SCLIP README')
+
+
+@pytest.mark.parametrize(('benchmark', 'expected'), [('voc21', 53.04), ('context459', 9.95), ('ade847', 5.89)])
+def test_number_of_a_method_at_one_size(benchmark: str, expected: float):
+    value, note = published_miou(record(benchmark=benchmark, method='cliptrase', protocol='cliptrase_336'))
+    assert value == expected
+    assert note.startswith('CLIPtrase README')
+    assert published_miou(record(benchmark=benchmark, method='cliptrase', protocol='cliptrase'))[0] is None
+
+
+def test_methods_with_weights_of_their_own():
+    ours = dict(benchmark='voc20', method='pixelclip', protocol='pixelclip', backbone='model_final.pth')
+    value, note = published_miou(record(**ours, sha256={'weights': 'other'}))
+    assert (value, note) == (85.9, 'PixelCLIP README, ViT-B/16, SA-1B masks')
+    _, note = published_miou(record(**ours | {'backbone': 'ViT-B/16'}))
+    assert note == 'other settings: backbone ViT-B/16'
+
+
+@pytest.mark.parametrize('protocol', ['naclip', 'config'])
+def test_another_protocol_is_said(protocol: str):
+    value, note = published_miou(record(benchmark='voc21', method='sclip', protocol=protocol))
+    assert (value, note) == (59.63, f'other settings: protocol {protocol}')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        ({'changes': {'gaussian_std': 3.0}}, 'gaussian_std 3.0'),
+        ({'sha256': {'weights': 'other'}, 'backbone': 'ViT-L/14'}, 'backbone ViT-L/14'),
+        ({'settings': {'limit': 10}}, 'the first 10 pictures'),
+    ],
+)
+def test_other_settings_are_said(changes: dict, expected: str):
+    value, note = published_miou(record(**changes))
+    assert value == 38.35
+    assert note == f'other settings: {expected}'
+
+
+@pytest.mark.parametrize(
+    'changes', [{'benchmark': 'shapes'}, {'method': 'kk/reduced'}, {'method': 'clip', 'benchmark': 'voc21'}]
+)
+def test_nothing_published(changes: dict):
+    assert published_miou(record(**changes)) == (None, 'not published')
+
+
+def test_means_of_the_published_rows():
+    methods = json.loads(FILE.read_text())['methods']
+    for name, mean in (('naclip', 41.87), ('naclip_v2', 42.46)):
+        assert sum(methods[name]['miou']) / 8 == pytest.approx(mean, abs=0.006)
