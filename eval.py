@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from clip import DTYPES, available_models
 from naclip.cli import OneLineParser, positive
-from naclip.methods.last_block import ARCHITECTURES, METHODS
+from naclip.methods import method_names
+from naclip.methods.last_block import ARCHITECTURES
 from naclip.protocols import PROTOCOLS
 from naclip.walk.attention import ATTENTION_FORMS
 
@@ -21,7 +22,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--config', required=True, help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
     add('--backbone', help=f'a checkpoint file, or one of {", ".join(available_models())}; default: the config')
-    add('--method', choices=METHODS, help="attention, architecture, refinement and protocol; default: the config's")
+    add(
+        '--method',
+        metavar='NAME',
+        help=f"{', '.join(method_names())}, or FILE.py:NAME for one of your own; default: the config's",
+    )
+    add('--method-options', nargs='+', default=[], metavar='K=V', help='constants of the method, e.g. lr=0.4 temp=0.25')
     add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
     add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
     add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')

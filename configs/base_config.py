@@ -8,9 +8,7 @@ default_scope = 'mmseg'
 model = dict(
     type='NACLIP',
     clip_path='ViT-B/16',  # a name of clip.available_models(), or a checkpoint file
-    arch='reduced',
-    attn_strategy='naclip',
-    gaussian_std=5.0,
+    method='naclip',  # a name, or dict(type=NAME, constant=value, ...); see naclip/methods/
     pamr_steps=10,
     pamr_stride=(8, 16),
     prob_thd=0.0,

@@ -5,7 +5,7 @@ K classes; H, W a picture's height and width.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
@@ -19,13 +19,14 @@ import clip
 from clip.convnext import ConvNeXt
 from clip.weights import known_words
 from naclip.files import REPOSITORY
-from naclip.methods.last_block import Method, find_method
+from naclip.methods import build_method, with_constants
+from naclip.methods.method import Method
 from naclip.pictures import drawing
 from naclip.pictures.picture import as_picture, bounded_size, fitting_size, network_input
-from naclip.pipeline import Pipeline, Settings, check_fit
+from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
 from naclip.protocols import PROTOCOLS
 from naclip.walk.pamr import STEPS
-from naclip.walk.reading import Tower, check_tower
+from naclip.walk.reading import Tower
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.walk.vocabulary import Vocabulary, parse_classes, unknown_names
 
@@ -116,7 +117,7 @@ class Segmenter:
         classes: Classes,
         background: str | Sequence[str] = (),
         *,
-        method: str = 'naclip',
+        method: str | Mapping | Method = 'naclip',
         gaussian_std: float | None = None,
         pamr: bool | None = None,
         prob_thd: float | None = None,
@@ -124,22 +125,22 @@ class Segmenter:
         templates: str | os.PathLike | None = None,
     ) -> 'PreparedSegmenter':
         """Get ready for pictures: check the settings, encode the names. The arguments are those of `naclip.segment`."""
-        reading = find_method(method).but(gaussian_std=gaussian_std)
-        check_tower(self.net.visual, reading)
-        settings, usual_side = settings_for(reading, self.net.visual, bool(background), pamr, prob_thd)
+        chosen = method_for(method, bool(background), gaussian_std)
+        check_tower(self.net.visual, chosen)
+        settings, usual_side = settings_for(chosen, self.net.visual, bool(background), pamr, prob_thd)
         if short_side is not None and short_side < 1:
             raise ValueError(f'short_side is {short_side}, expected a number of pixels above 0')
-        check_fit(reading, settings)
-        published = PROTOCOLS[reading.protocol].everywhere
+        check_fit(chosen, settings)
+        published = PROTOCOLS[chosen.protocol].everywhere
         vocabulary = vocabulary_of(classes, background, published.get('synonyms', Vocabulary.synonyms))
         texts = read_templates(templates or REPOSITORY / published.get('templates', DEFAULT_TEMPLATES))
         unknown = unknown_names(vocabulary.names, known_words(self.checkpoint.metadata))
         if unknown:
             logger.warning('the backbone has never seen %s', ', '.join(map(repr, unknown)))
         query_features = cached_text_embeddings(
-            self.net, self.checkpoint.sha256, vocabulary.queries, texts, self.cache_dir, progress=False
+            self.net, self.checkpoint.sha256, queries_of(vocabulary, chosen), texts, self.cache_dir, progress=False
         )
-        pipeline = Pipeline(self.net, reading, vocabulary, query_features, settings).to(self.net.device)
+        pipeline = Pipeline(self.net, chosen, vocabulary, query_features, settings).to(self.net.device)
         return PreparedSegmenter(pipeline, short_side or usual_side, bool(background))
 
 
@@ -185,7 +186,7 @@ def segment(
     classes: Classes,
     background: str | Sequence[str] = (),
     *,
-    method: str = 'naclip',
+    method: str | Mapping | Method = 'naclip',
     backbone: str | os.PathLike = 'ViT-B/16',
     gaussian_std: float | None = None,
     pamr: bool | None = None,
@@ -205,7 +206,8 @@ def segment(
             a text or a sequence of names.
         background: names of what is not to be told apart, 'wall, sky': together they are class 0, which also gets
             what no class fits well.
-        method: a name of `naclip.methods.last_block.METHODS`, read with the sizes and scales it was published with.
+        method: a name of `naclip.methods.METHODS`, 'FILE.py:NAME', or dict(type=NAME, constant=value, ...); read with
+            the sizes and scales it was published with.
         backbone: a name of `clip.available_models()`, or a checkpoint file.
         gaussian_std: of the neighbourhood, in patches; default: the method's.
         pamr: whether maps are refined along the picture's edges; default: as the method is published.
@@ -259,6 +261,21 @@ def display_names(vocabulary: Vocabulary, has_background: bool) -> tuple[str, ..
     return (BACKGROUND_NAME, *names[1:]) if has_background else names
 
 
+def method_for(method: str | Mapping | Method, has_background: bool, gaussian_std: float | None = None) -> Method:
+    """A method with the constants that its protocol has for all benchmarks; those that are given here come first.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown method, or a constant that it does not have or that makes no sense.
+    """
+    chosen = build_method(method)
+    published = dict(PROTOCOLS[chosen.protocol].everywhere.get('constants', {}))
+    if 'background' in chosen.constants:
+        published['background'] = has_background
+    given = dict(method) if isinstance(method, Mapping) else {}
+    published = {key: value for key, value in published.items() if key not in given}
+    return build_method(with_constants(chosen, published), gaussian_std=gaussian_std)
+
+
 def settings_for(
     method: Method, visual: Tower, has_background: bool, pamr: bool | None = None, prob_thd: float | None = None
 ) -> tuple[Settings, int]:
@@ -285,9 +302,10 @@ def settings_for(
     known = {field.name for field in fields(Settings)} - {'input_size'}
     settings = replace(settings, **{key: value for key, value in published.items() if key in known})
     if 'input_size' in published:
-        settings = replace(settings, input_size=published['input_size'][visual.kind])
+        size = published['input_size']
+        settings = replace(settings, input_size=size[visual.kind] if isinstance(size, Mapping) else size)
     pamr = method.pamr if pamr is None else pamr
-    settings = replace(settings, pamr_steps=STEPS if pamr else 0, prob_thd=prob_thd, background=has_background)
+    settings = replace(settings, pamr_steps=STEPS if pamr else 0, prob_thd=prob_thd)
     short_side = published.get('crop') or min(published.get('resize', (round(scale * SHORT_SIDE),)))
     return settings, short_side
 
@@ -309,7 +327,7 @@ def enlarge(labels: Tensor, scores: Tensor, size: tuple[int, int], pipeline: Pip
 
     The scores are enlarged (bilinear) and decided on anew. Labels that were voted on are enlarged themselves (nearest).
     """
-    if pipeline.method.regions:
+    if pipeline.method.votes:
         return F.interpolate(labels.float(), size, mode='nearest-exact').long()
     result = labels.new_empty(1, 1, *size)
     # The source row of each row, between two rows of the scores.

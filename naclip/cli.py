@@ -1,6 +1,8 @@
 """What the command lines have in common."""
 
 import argparse
+import ast
+from collections.abc import Sequence
 from typing import NoReturn
 
 
@@ -16,3 +18,23 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text!r}')
     return int(text)
+
+
+def parse_constants(items: Sequence[str]) -> dict[str, object]:
+    """['lr=0.4', 'last_only=true', 'solver=svd'] -> {'lr': 0.4, 'last_only': True, 'solver': 'svd'}.
+
+    Values are what Python makes of them, else texts; several with commas between them are a tuple.
+
+    Raises:
+        ValueError: an item without '='.
+    """
+    constants = {}
+    for item in items:
+        name, equals, text = item.partition('=')
+        if not (name and equals):
+            raise ValueError(f'--method-options expects KEY=VALUE, got {item!r}')
+        try:
+            constants[name] = ast.literal_eval(text.title() if text in ('true', 'false', 'none') else text)
+        except (ValueError, SyntaxError):
+            constants[name] = text
+    return constants

@@ -1,9 +1,11 @@
 """The walk from pictures to labels, in order. Nothing here knows MMSegmentation.
 
-Shapes: B pictures; H, W pixels; h, w patch grid; Q names; K classes; C joint width.
+Shapes: B pictures; H, W pixels; h, w grid of the maps; Q names; K classes; C joint width.
 """
 
+import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip import CLIP, ConvNeXtCLIP
-from naclip.methods.last_block import Method
-from naclip.methods.regions import check_dependencies, find_regions, vote
-from naclip.walk.decision import BACKGROUND, class_probabilities, decide, suppress_small_classes
+from naclip.methods.method import Method
+from naclip.walk.decision import class_probabilities, decide, suppress_small_classes
 from naclip.walk.pamr import DILATIONS, pamr_
-from naclip.walk.reading import check_tower, features, patch_features, token_affinity
+from naclip.walk.reading import Reading, Tower
 from naclip.walk.vocabulary import Vocabulary
-from naclip.walk.windows import Window, look_through, merge_windows, window_boxes
+from naclip.walk.windows import NO_MARGINS, Margins, Window, look_through, merge_windows, window_boxes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How patch features become labels. Defaults: one sliding-window pass without refinement or thresholds.
+    """How maps become labels. Defaults: one sliding-window pass without refinement or thresholds.
 
     Raises:
         ValueError: a value that makes no sense; says which, and what was expected.
@@ -35,10 +36,6 @@ class Settings:
     pamr_stride: tuple[int, ...] = DILATIONS
     logit_scale: float = 40.0
     prob_thd: float = 0.0  # pixels less sure than this become class 0
-    cls_weight: bool = False  # names count by how well they fit CLS, too
-    dbscan_eps: float = 1.1  # for methods that vote in regions; these fit pictures of short side 336
-    dbscan_min_samples: int = 7
-    background: bool = False  # class 0 is background: it loses ties of such votes
     area_thd: float | None = None  # classes with a smaller share of the foreground vanish
 
     def __post_init__(self):
@@ -50,10 +47,6 @@ class Settings:
         if self.pamr_steps < 0 or not self.pamr_stride or min(self.pamr_stride) < 1:
             raise ValueError(
                 f'pamr_steps {self.pamr_steps}, pamr_stride {self.pamr_stride}: expected steps >= 0, dilations >= 1'
-            )
-        if not self.dbscan_eps > 0 or self.dbscan_min_samples < 1:
-            raise ValueError(
-                f'dbscan_eps {self.dbscan_eps}, dbscan_min_samples {self.dbscan_min_samples}: expected > 0 and >= 1'
             )
         if not 0 < self.logit_scale < math.inf:
             raise ValueError(f'logit_scale is {self.logit_scale}, expected > 0')
@@ -69,18 +62,58 @@ def check_fit(method: Method, settings: Settings) -> None:
     """Make sure, before anything is loaded, that a method can do its work under the settings.
 
     Raises:
-        ValueError: the method votes in regions, and the settings do not allow that or scikit-learn is missing.
+        ValueError: the method votes, and the settings do not allow that; or a package that it requires is missing.
     """
-    if method.regions:
-        check_dependencies()
-        if settings.slide_crop or settings.area_thd is not None:
-            raise ValueError('a method that votes in regions reads whole pictures: set slide_crop=0, area_thd=None')
+    for module, package in method.requires.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f'method {method.name} needs {package} ({error}): pip install {package}') from None
+    if method.votes and (settings.slide_crop or settings.area_thd is not None):
+        raise ValueError(f'method {method.name} votes over whole pictures: set slide_crop=0, area_thd=None')
+
+
+def check_tower(visual: Tower, method: Method) -> None:
+    """Make sure that a method can read a tower.
+
+    Raises:
+        ValueError: it cannot; says what it reads.
+    """
+    if not isinstance(visual, method.towers):
+        raise ValueError(
+            f'method {method.name} reads the blocks of a ViT, and the backbone has a {type(visual).__name__} image '
+            'tower: use --method pixelclip'
+        )
+
+
+def queries_of(vocabulary: Vocabulary, method: Method) -> Sequence[str | tuple[str, ...]]:
+    """All that needs a text embedding: the vocabulary's Q queries, then the method's companions."""
+    return (*vocabulary.queries, *method.companions)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of pictures of one size (H, W) through their windows.
+
+    `maps` (B, Q, R*h, C*w) are those of all windows, side by side in their R rows and C columns; `margins` are what
+    was seen around each window. `readings`, one a picture, are there for methods that vote.
+    """
+
+    maps: Tensor
+    size: tuple[int, int]
+    margins: Margins
+    readings: Sequence[Reading] = ()
+
+    def __getitem__(self, i: int) -> 'Seen':
+        """What was seen of picture i alone."""
+        return Seen(self.maps[i : i + 1], self.size, self.margins, self.readings[i : i + 1])
 
 
 class Pipeline(nn.Module):
     """CLIP, a method, a vocabulary's text embeddings and settings: normalised pictures in, labels out.
 
-    Inference only: no gradients are kept.
+    Inference only: no gradients are kept. `query_features` are the text embeddings of `queries_of` vocabulary and
+    method.
 
     Raises:
         ValueError: method and settings, or method and image tower, do not go together: see `check_fit`, `check_tower`.
@@ -97,94 +130,109 @@ class Pipeline(nn.Module):
         super().__init__()
         check_fit(method, settings)
         check_tower(net.visual, method)
+        if len(query_features) != len(queries_of(vocabulary, method)):
+            raise ValueError(
+                f'{len(query_features)} text embeddings for {len(vocabulary.queries)} names and '
+                f'{len(method.companions)} companions of method {method.name}'
+            )
         self.net = net
         self.method = method
         self.vocabulary = vocabulary
         self.settings = settings
-        self.register_buffer('query_features', query_features.float(), persistent=False)  # (Q, C)
+        self.register_buffer('query_features', query_features.float(), persistent=False)  # (Q + companions, C)
         self.register_buffer('query_idx', torch.tensor(vocabulary.query_idx), persistent=False)  # (Q,)
+
+    def read(self, windows: Tensor) -> Reading:
+        """Stage 4: windows (B, 3, H, W) as the tower sees them."""
+        return self.method.read(self.net.visual, windows)
 
     @torch.no_grad()
     def patch_features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> unit vectors (B, h, w, C)."""
-        return patch_features(self.net.visual, images, self.method)
+        """(B, 3, H, W) -> unit vectors (B, h, w, C), for methods that compare features."""
+        return F.normalize(self.method.features(self.read(images), self.query_features), dim=-1)
 
     @torch.no_grad()
     def similarity(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> cosines of patches and names (B, Q, h, w), float32."""
-        cls, patches = features(self.net.visual, images, self.method)
-        cosines = self.compare(patches)
-        return cosines * self.compare(cls[:, None, None]) if self.settings.cls_weight else cosines
-
-    def compare(self, features: Tensor) -> Tensor:
-        """Unit vectors of patches (B, h, w, C) -> their cosines with the names (B, Q, h, w), float32."""
-        return torch.einsum('bhwc,qc->bqhw', features.float(), self.query_features)
+        """Stage 5, without windows: (B, 3, H, W) -> how well each name fits where (B, Q, h, w), float32."""
+        return self.method.maps(self.read(images), self.query_features)
 
     def logits(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Cosines per pixel, averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W)."""
-        return self.merge(self.look(images), images.shape[-2:], size)
+        """Stages 3 to 6: maps averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W)."""
+        return self.merge(self.look(images), size)
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> cosines of all windows' patches, side by side (B, Q, R*h, C*w)."""
+    def look(self, images: Tensor) -> Seen:
+        """Stages 3 to 5: pictures (B, 3, H, W) through their windows, or all at once at the size of the input."""
+        size = tuple(images.shape[-2:])
         if self.settings.input_size:
-            return self.similarity(F.interpolate(images, self.settings.input_size, mode='bilinear'))
-        return look_through(images, self._boxes(images.shape[-2:]), self.similarity)
+            images = F.interpolate(images, self.settings.input_size, mode='bilinear')
+        margins, readings = NO_MARGINS, []
 
-    def merge(self, seen: Tensor, size: tuple[int, int], target: tuple[int, int] | None = None) -> Tensor:
-        """What `look` saw of pictures of `size` (H, W) -> cosines per pixel (B, Q, *target), default (H, W)."""
+        def maps_of(windows: Tensor) -> Tensor:
+            nonlocal margins
+            reading = self.read(windows)
+            margins = reading.margins  # those of all windows, as these have one size
+            if self.method.votes:
+                readings.append(reading)
+            return self.method.maps(reading, self.query_features)
+
+        # Who votes needs a reading for each picture, which is one window.
+        maps = look_through(images, self._boxes(tuple(images.shape[-2:])), maps_of, 1 if self.method.votes else None)
+        return Seen(maps, size, margins, readings)
+
+    def merge(self, seen: Seen, target: tuple[int, int] | None = None) -> Tensor:
+        """Stage 6: what was seen of pictures of a size (H, W) -> maps (B, Q, *target), default (H, W)."""
+        target = target or seen.size
+        size = seen.size
         if self.settings.input_size:  # one look at the whole picture, which has no size of its own
-            size = target or size
-        return merge_windows(seen, self._boxes(size), size, target)
+            size = target if seen.margins == NO_MARGINS else self.settings.input_size
+        return merge_windows(seen.maps, self._boxes(size), size, target, seen.margins)
 
     def _boxes(self, size: tuple[int, int]) -> list[Window]:
         return window_boxes(size, self.settings.slide_crop, self.settings.slide_stride)
 
     @torch.no_grad()
-    def probabilities_(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Class probabilities at the logits' size: (B, 3, H, W), (B, Q, *size) -> (B, K, *size).
-
-        Works in place: `logits` become the names' probabilities.
-        """
+    def refine_(self, images: Tensor, maps: Tensor) -> Tensor:
+        """Stage 7: maps (B, Q, *size) along the pictures (B, 3, H, W) -> same; works in place where it can."""
+        if not (self.method.refines or self.settings.pamr_steps):
+            return maps
+        images = F.interpolate(images, maps.shape[-2:], mode='bilinear', align_corners=False)
+        if self.method.refines:
+            maps = self.method.refine(images, maps, self.query_features)
         if self.settings.pamr_steps:
-            images = F.interpolate(images, logits.shape[-2:], mode='bilinear', align_corners=False)
-            pamr_(images, logits, self.settings.pamr_steps, self.settings.pamr_stride)
-        probabilities = class_probabilities(logits, self.vocabulary.query_idx, self.settings.logit_scale)
+            pamr_(images, maps, self.settings.pamr_steps, self.settings.pamr_stride)
+        return maps
+
+    @torch.no_grad()
+    def probabilities_(self, maps: Tensor) -> Tensor:
+        """Stages 8 and 9: maps (B, Q, *size) -> class probabilities (B, K, *size).
+
+        Works in place: `maps` become the names' probabilities.
+        """
+        probabilities = class_probabilities(maps, self.vocabulary.query_idx, self.settings.logit_scale)
         if self.settings.area_thd is not None:
             probabilities = suppress_small_classes(probabilities, self.settings.area_thd)
         return probabilities
 
     def decide(self, probabilities: Tensor) -> Tensor:
-        """Class probabilities (B, K, H, W) -> labels (B, 1, H, W)."""
+        """Stage 9: class probabilities (B, K, H, W) -> labels (B, 1, H, W)."""
         return decide(probabilities, self.settings.prob_thd)
 
-    def label_(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """As `probabilities_`, and the labels (B, 1, *size) that follow: labels, probabilities."""
-        probabilities = self.probabilities_(images, logits)
-        labels = self.decide(probabilities)
-        if self.method.regions:
-            labels = self.vote_in_regions(images, labels, logits)
-        return labels, probabilities
-
     @torch.no_grad()
-    def vote_in_regions(self, images: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
-        """Labels (B, 1, H, W) -> same: the class of the most frequent name in each region of the picture.
-
-        Names are those of the highest scores (B, Q, H, W); where a label is not their class, the label's first name.
-        """
-        first = torch.searchsorted(self.query_idx, torch.arange(len(self.vocabulary), device=scores.device))  # (K,)
-        names = scores.argmax(dim=1, keepdim=True)
-        names = torch.where(self.query_idx[names] == labels, names, first[labels])
-        behind = int((self.query_idx == BACKGROUND).sum()) if self.settings.background else 0
-        names = (names - behind) % len(self.query_idx)  # the smallest wins a tie
-        affinity, grid = token_affinity(self.net.visual, images, self.method)
-        for i, picture in enumerate(names[:, 0]):
-            eps, min_samples = self.settings.dbscan_eps, self.settings.dbscan_min_samples
-            regions = find_regions(affinity[i], grid, tuple(picture.shape), eps, min_samples)
-            if regions is not None:
-                picture.copy_(vote(picture, regions.to(picture.device)))
-        return self.query_idx[(names + behind) % len(self.query_idx)]
+    def label(self, images: Tensor, seen: Seen, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Stages 6 to 9: what was seen of pictures -> labels (B, 1, *size), probabilities (B, K, *size)."""
+        maps = self.refine_(images, self.merge(seen, size))
+        kept = maps.clone() if self.method.votes else None
+        probabilities = self.probabilities_(maps)
+        labels = self.decide(probabilities)
+        if kept is not None:
+            voted = [
+                self.method.vote(reading, labels[i : i + 1], kept[i : i + 1], self.query_idx)
+                for i, reading in enumerate(seen.readings)
+            ]
+            labels = torch.cat(voted)
+        return labels, probabilities
 
     def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
-        return self.label_(images, self.logits(images, size))
+        return self.label(images, self.look(images), size)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 class Protocol:
     """Differences from the configs: arguments of the segmentor, or of the harness (naclip/harness/configuration.py).
 
-    A `closed` protocol has settings for its benchmarks only.
+    `methods` are those that were published under it; what it says under 'constants' is for them alone. A `closed`
+    protocol has settings for its benchmarks only.
     """
 
     source: str
+    methods: tuple[str, ...] = ()
     everywhere: Mapping[str, object] = field(default_factory=dict)
     benchmarks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     closed: bool = False
@@ -27,7 +29,9 @@ class Protocol:
 
     def changes(self, benchmark: str) -> dict[str, object]:
         """The differences that apply to a benchmark."""
-        return {**self.everywhere, **self.benchmarks.get(benchmark, {})}
+        own = self.benchmarks.get(benchmark, {})
+        constants = {**self.everywhere.get('constants', {}), **own.get('constants', {})}
+        return {**self.everywhere, **own, **({'constants': constants} if constants else {})}
 
 
 def _cliptrase(side: int, eps: float, min_samples: int) -> Protocol:
@@ -37,6 +41,7 @@ def _cliptrase(side: int, eps: float, min_samples: int) -> Protocol:
     vocabularies = {name: {'name_path': f'./configs/cls_cliptrase_{name}.txt'} for name in names}
     return Protocol(
         f'CLIPtrase (arXiv:2407.08268), {side} pixels',
+        methods=('cliptrase',),
         everywhere={
             'crop': side,
             'labelled_only': True,
@@ -44,27 +49,27 @@ def _cliptrase(side: int, eps: float, min_samples: int) -> Protocol:
             'pamr_steps': 0,
             'prob_thd': 0,
             'logit_scale': 100,
-            'dbscan_eps': eps,
-            'dbscan_min_samples': min_samples,
+            'constants': {'eps': eps, 'min_samples': min_samples},
         },
         benchmarks=vocabularies
         | {
             name: {
                 'name_path': f'./configs/cls_cliptrase_{name}.txt',
                 'ignored_is_background': True,
-                'background': True,
+                'constants': {'background': True},
             }
             for name in names_with_background
         }
-        | {'voc20': vocabularies['voc20'] | {'cls_weight': True}},
+        | {'voc20': vocabularies['voc20'] | {'constants': {'cls_weight': True}}},
         closed=True,
     )
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    'naclip': Protocol('NACLIP, first release (arXiv:2404.08181v2)'),
+    'naclip': Protocol('NACLIP, first release (arXiv:2404.08181v2)', methods=('naclip',)),
     'naclip_v2': Protocol(
         'NACLIP, WACV 2025 release',
+        methods=('naclip',),
         benchmarks={
             'voc21': {'slide_crop': 0},
             'voc20': {'slide_crop': 0},
@@ -73,6 +78,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
     'sclip': Protocol(
         'SCLIP (arXiv:2312.01597)',
+        methods=('sclip',),
         everywhere={'pamr_steps': 0},
         benchmarks={
             'voc21': {'logit_scale': 65, 'area_thd': 0.1},
@@ -84,6 +90,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     'cliptrase_336': _cliptrase(336, eps=1.1, min_samples=7),
     'pixelclip': Protocol(
         'PixelCLIP (arXiv:2409.19846)',
+        methods=('pixelclip',),
         everywhere={
             'resize': (2560, 640),
             'input_size': {'vit': (320, 320), 'convnext': (640, 640)},

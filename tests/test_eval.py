@@ -202,7 +202,7 @@ def test_pixelclip_with_a_convnext(evaluate: Eval, convnext_parts, tmp_path: Pat
     settings = record['settings']
     assert (record['protocol'], record['changes'], settings['tower']) == ('pixelclip', {}, 'convnext')
     assert settings['input_size'] == [640, 640]
-    assert settings['attention'] is settings['architecture'] is settings['gaussian_std'] is None
+    assert settings['constants']['feature_grid'] == [64, 64]
     for method in ('naclip', 'sclip', 'cliptrase', 'clip'):
         assert evaluate('voc20', '--method', method, *options)[0] == 1
         message = capsys.readouterr().err.strip().splitlines()[-1]
@@ -234,7 +234,7 @@ def test_cliptrase_at_its_other_size(evaluate: Eval, tmp_path: Path):
     options = ['--method', 'cliptrase', '--protocol', 'cliptrase_336', '--limit', '1']
     code, record = evaluate('voc21', *options, '--show-dir', str(tmp_path / 'show'))
     assert code == 0
-    assert (record['settings']['centre_square'], record['settings']['dbscan_eps']) == (336, 1.1)
+    assert (record['settings']['centre_square'], record['settings']['constants']['eps']) == (336, 1.1)
     with Image.open(tmp_path / 'show/000000.png') as panel:
         assert panel.size == (3 * 336 + 8, 336)
 

@@ -524,5 +524,5 @@ def test_all_again(data: Path, finished: Path, tmp_path: Path):
     code, output, line = run('2', '--limit', '3', RESUME='0')
     assert (code, line[1]) == (0, '3')
     assert f'results: work_dirs/test_all/{name}\n' in output
-    assert read_results(default)['settings']['gaussian_std'] == 2
+    assert read_results(default)['settings']['constants']['gaussian_std'] == 2
     assert not (default / 'confusion.npy').exists()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models, resolve_device
 from naclip.api import Segmentation, Segmenter
 from naclip.cli import OneLineParser, positive
-from naclip.methods.last_block import METHODS
+from naclip.methods import method_names
 from tools.page import (
     CSS,
     EXAMPLES,
@@ -172,7 +172,7 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                 with gr.Accordion('Settings', open=False, elem_id='settings'):
                     with gr.Row():
                         method = gr.Dropdown(
-                            list(METHODS), value='naclip', label='Method', min_width=120, elem_id='method'
+                            method_names(), value='naclip', label='Method', min_width=120, elem_id='method'
                         )
                         model = gr.Dropdown(
                             backbone_choices(backbone),

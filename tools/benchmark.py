@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -28,12 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load, resolve_dtype, tokenize
 from clip.model import CLIP
 from naclip.cli import OneLineParser, positive
-from naclip.harness.configuration import find_step, load_config, resolve_file
-from naclip.methods.last_block import Method
+from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
+from naclip.methods import find_method, method_names
+from naclip.methods.last_block import ARCHITECTURES
+from naclip.methods.method import Method
 from naclip.pictures.picture import fitting_size
-from naclip.pipeline import Pipeline, Settings
+from naclip.pipeline import Pipeline, Settings, queries_of
 from naclip.runs.results import device_name, package_versions
-from naclip.walk.attention import attention_weights
+from naclip.walk.attention import ATTENTION_FORMS, attention_weights
 from naclip.walk.decision import class_probabilities, decide
 from naclip.walk.pamr import DILATIONS, STEPS, pamr_
 from naclip.walk.text import cached_text_embeddings, read_templates, text_embeddings
@@ -82,8 +84,8 @@ def literal_features(pipeline: Pipeline, images: Tensor) -> Tensor:
         weights = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
         x = block.feed_forward(x + block.attn.merge(weights @ v))
     q, k, v = last.attn.qkv(last.ln_1(x))
-    weights = attention_weights(method.attention(q, k, v, (h, w), method.gaussian_std))
-    tokens = visual.project(method.architecture(last, x, last.attn.merge(weights @ v)))
+    weights = attention_weights(ATTENTION_FORMS[method.attention](q, k, v, (h, w), method.gaussian_std))
+    tokens = visual.project(ARCHITECTURES[method.architecture](last, x, last.attn.merge(weights @ v)))
     return F.normalize(tokens[:, 1:], dim=-1).unflatten(1, (h, w))
 
 
@@ -196,8 +198,7 @@ def time_prediction(pipeline: Pipeline, images: Tensor, size: tuple[int, int], r
         clock.time('windows', cut, images, boxes)
         labels, _ = clock.time('whole', pipeline, images, size)
         clock.time('tower alone', tower_alone, pipeline, crops)
-        features = clock.time('tower and features', pipeline.patch_features, crops)
-        similarity = clock.time('similarity', pipeline.compare, features)
+        similarity = clock.time('tower and maps', pipeline.similarity, crops)
         # Upsampling, averaging and resizing are one product of matrices.
         seen = look_through(images, boxes, lambda _, s=similarity: s)
         maps = clock.time('upsample, average, resize', merge_windows, seen, boxes, images.shape[-2:], size)
@@ -338,8 +339,47 @@ def build_pipeline(options: argparse.Namespace, device: torch.device) -> Pipelin
         queries = text_embeddings(net, vocabulary.names, read_templates())
     names = ('slide_crop', 'slide_stride', 'pamr_steps', 'pamr_stride', 'logit_scale', 'prob_thd')
     settings = Settings(**{name: arguments[name] for name in names if name in arguments})
-    method = Method.named(arguments['attn_strategy'], arguments['arch'], arguments['gaussian_std'])
-    return Pipeline(net, method, vocabulary, queries, settings).to(device)
+    return Pipeline(net, chosen_method(arguments), vocabulary, queries, settings).to(device)
+
+
+def time_methods(pipeline: Pipeline, names: Sequence[str], images: Tensor, size: tuple[int, int], rounds: int) -> list:
+    """Each method's cost beside CLIP's own last block, on the same windows in the same round.
+
+    `maps` is stages 4 and 5, the reading of the tower and what is made of it; `whole` the whole prediction without
+    PAMR but for the method's own. Methods that vote read whole pictures, and so does what they are compared with.
+    """
+    rows = []
+    for name in names:
+        method = find_method(name)
+        changes = dict(pamr_steps=0) | (dict(slide_crop=0) if method.votes else {})
+        settings = replace(pipeline.settings, **changes)
+        other, mine = (_with_method(pipeline, m, settings) for m in (find_method('clip'), method))
+        clock = Clock(images.device)
+        for _ in range(rounds + 1):
+            for key, one in (('clip', other), (name, mine)):
+                clock.time(f'{key} maps', one.look, images)
+                clock.time(f'{key} whole', one, images, size)
+        clock.seconds = {key: times[1:] for key, times in clock.seconds.items()}  # the first round warms up
+        rows.append(
+            dict(
+                method=name,
+                windows=len(window_boxes(images.shape[-2:], settings.slide_crop, settings.slide_stride)),
+                maps_seconds=clock.median(f'{name} maps'),
+                maps_ratio=clock.ratio(f'{name} maps', 'clip maps'),
+                whole_ratio=clock.ratio(f'{name} whole', 'clip whole'),
+            )
+        )
+    return rows
+
+
+def _with_method(pipeline: Pipeline, method: Method, settings: Settings) -> Pipeline:
+    """The same with another method; companions of its names get random text embeddings."""
+    queries = pipeline.query_features[: len(pipeline.vocabulary.queries)]
+    missing = len(queries_of(pipeline.vocabulary, method)) - len(queries)
+    further = F.normalize(torch.randn(missing, queries.shape[1], device=queries.device), dim=-1)
+    return Pipeline(pipeline.net, method, pipeline.vocabulary, torch.cat([queries, further]), settings).to(
+        queries.device
+    )
 
 
 def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:
@@ -367,6 +407,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--dtype', choices=('auto', 'float32', 'float16', 'bfloat16'), default='auto', help='of the towers')
     add('--rounds', type=positive, default=3, help='default: %(default)s')
     add('--maps', type=positive, nargs='*', default=(21, 55, 171), help='PAMR alone, at these numbers of maps')
+    add('--methods', nargs='*', metavar='NAME', help='cost of these methods beside clip; without names: of all')
     add('--prompts', type=positive, default=160, help='to time the text tower with; default: %(default)s')
     add('--no-literal', action='store_true', help='skip the literal pipeline')
     add('--json', type=Path, metavar='FILE', help='write everything there')
@@ -378,6 +419,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline = build_pipeline(options, device)
         shape = input_size(options.config, size)
         images = torch.randn(1, 3, *shape, device=device)
+        if options.methods is not None:
+            rows = time_methods(pipeline, options.methods or method_names(), images, size, options.rounds)
+            show_methods(rows)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + '\n')
+            return
         literal = not options.no_literal
         clock = time_prediction(pipeline, images, size, options.rounds, literal)
         record = dict(
@@ -416,6 +463,14 @@ def label_agreement(pipeline: Pipeline, images: Tensor, size: tuple[int, int]) -
     reference, _ = pipeline(images, size)
     pipeline.net.cast(dtype)
     return (labels == reference).float().mean().item()
+
+
+def show_methods(rows: Sequence[dict]) -> None:
+    """Print what `time_methods` found as a table."""
+    print(f'{"method":20} {"windows":>7} {"maps, ms":>9} {"maps / clip":>12} {"whole / clip":>13}')
+    for row in rows:
+        cells = f'{1e3 * row["maps_seconds"]:9.0f} {row["maps_ratio"]:12.2f} {row["whole_ratio"]:13.2f}'
+        print(f'{row["method"]:20} {row["windows"]:7} {cells}')
 
 
 def show(record: dict) -> None:

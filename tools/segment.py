@@ -16,9 +16,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models
 from naclip.api import Segmentation, Segmenter, vocabulary_of
-from naclip.cli import OneLineParser, positive
+from naclip.cli import OneLineParser, parse_constants, positive
 from naclip.files import write_png
-from naclip.methods.last_block import METHODS
+from naclip.methods import method_names
 from naclip.pictures.drawing import percent
 from naclip.pictures.picture import read_picture
 from naclip.walk.vocabulary import read_vocabulary
@@ -32,7 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
     words.add_argument('--classes', help='"cat, kitten; dog": semicolons separate classes, commas synonyms')
     words.add_argument('--classes-file', type=Path, metavar='FILE', help='one class a line, commas between synonyms')
     add('--background', default='', metavar='NAMES', help='"wall, sky": what is not to be told apart, class 0')
-    add('--method', choices=METHODS, default='naclip', help='default: %(default)s')
+    add(
+        '--method',
+        default='naclip',
+        metavar='NAME',
+        help=f'{", ".join(method_names())}, or FILE.py:NAME for one of your own; default: %(default)s',
+    )
+    add('--method-options', nargs='+', default=[], metavar='K=V', help='constants of the method, e.g. lr=0.4 temp=0.25')
     add(
         '--backbone',
         default='ViT-B/16',
@@ -113,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
     segment = segmenter.prepare(
         classes,
         options.background,
-        method=options.method,
+        method={'type': options.method} | parse_constants(options.method_options),
         gaussian_std=options.std,
         pamr=None if options.pamr is None else options.pamr == 'on',
         prob_thd=options.prob_thd,

@@ -35,7 +35,7 @@ from clip.tokenizer import default_tokenizer
 from clip.weights import BUNDLED
 from naclip.cli import OneLineParser, positive
 from naclip.files import written_whole
-from naclip.methods.last_block import METHODS
+from naclip.methods import find_method
 from naclip.pipeline import Pipeline, Settings
 from naclip.runs.results import PixelCounts
 from naclip.shapes import generator as shapes
@@ -157,7 +157,7 @@ def at_cls_reduced(visual: VisionTransformer, last: ResidualAttentionBlock, x: T
 def mean_of_patches(visual: VisionTransformer, last: ResidualAttentionBlock, x: Tensor, view: View) -> Tensor:
     """The mean of the unit patch features that NACLIP's last block gives (B, C)."""
     _, k, v = last.attn.qkv(last.ln_1(x))
-    bias = gaussian_bias((visual.native_grid,) * 2, METHODS['naclip'].gaussian_std, x.device, k.dtype)
+    bias = gaussian_bias((visual.native_grid,) * 2, find_method('naclip').gaussian_std, x.device, k.dtype)
     tokens = view.tokens.to(x.device)
     y = last.attn.merge(attend([Term(k, k, bias[tokens[:, None], tokens])], v))
     return F.normalize(visual.project(y[:, 1:]).float(), dim=-1).mean(dim=1)
@@ -267,7 +267,7 @@ def report(model: CLIP, step: int) -> None:
     scores = {}
     for name in ('naclip', 'clip'):
         settings = Settings(slide_crop=shapes.TRAIN_SIDE, slide_stride=shapes.TRAIN_SIDE // 2)
-        pipeline = Pipeline(model, METHODS[name], vocabulary, queries, settings)
+        pipeline = Pipeline(model, find_method(name), vocabulary, queries, settings)
         confusion = np.zeros((len(vocabulary), len(vocabulary)), int)  # label, prediction
         rng = RandomState(DEVELOPMENT_SEED)
         for _ in range(DEVELOPMENT_COUNT):

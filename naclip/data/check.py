@@ -1,13 +1,13 @@
 """What is right and wrong with a benchmark's data, judged by counts, pairs, files and label values."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-import mmcv
+import cv2
 import numpy as np
-from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from naclip.data.context import NUM_IDS as CONTEXT_IDS
@@ -167,19 +167,34 @@ class Report:
         return max((finding.verdict for finding in self.findings), key=VERDICTS.index, default='ok')
 
 
-def find_pairs(dataset: BaseSegDataset) -> list[Pair]:
+class SegmentationData(Protocol):
+    """What is asked of MMSegmentation's data sets here."""
+
+    metainfo: Mapping
+    data_root: str
+    data_prefix: Mapping[str, str]
+    ann_file: str
+    seg_map_suffix: str
+    reduce_zero_label: bool
+    ignore_index: int
+
+    def __len__(self) -> int: ...
+    def get_data_info(self, idx: int) -> Mapping: ...
+
+
+def find_pairs(dataset: SegmentationData) -> list[Pair]:
     """The files of a data set's pictures and label maps, there or not."""
     entries = (dataset.get_data_info(i) for i in range(len(dataset)))
     return [Pair(Path(entry['img_path']), Path(entry['seg_map_path'])) for entry in entries]
 
 
-def find_labels(dataset: BaseSegDataset) -> Labels:
+def find_labels(dataset: SegmentationData) -> Labels:
     """How a data set reads label values."""
     first = int(dataset.reduce_zero_label)
     return Labels(dataset.metainfo['classes'], first, (dataset.ignore_index, *range(first)))
 
 
-def find_lonely_labels(dataset: BaseSegDataset, pairs: Iterable[Pair]) -> list[Path]:
+def find_lonely_labels(dataset: SegmentationData, pairs: Iterable[Pair]) -> list[Path]:
     """Label maps that belong to no picture; none are looked for where a list names the pictures."""
     if dataset.ann_file and Path(dataset.ann_file).is_file():
         return []
@@ -195,7 +210,7 @@ def scan_pair(picture: Path, label: Path) -> PairScan:
     picture_size = label_size = None
     values = pixels = np.zeros(0, dtype=np.int64)
     try:
-        content = mmcv.imfrombytes(read_whole(picture))
+        content = cv2.imdecode(np.frombuffer(read_whole(picture), np.uint8), cv2.IMREAD_COLOR)
         if content is None:
             raise ValueError('not a picture')
         picture_size = content.shape[:2]
@@ -352,7 +367,7 @@ def looks_reduced(benchmark: str, labels: Labels, counts: dict[int, int]) -> boo
     return benchmark not in VOC or counts[255] > counts.get(0, 0)
 
 
-def judge_voc(dataset: BaseSegDataset, counts: dict[int, int]) -> list[Finding]:
+def judge_voc(dataset: SegmentationData, counts: dict[int, int]) -> list[Finding]:
     """Look for the augmented labels (SBD's) in place of VOC 2012's own."""
     folder = Path(dataset.data_prefix['seg_map_path'])
     mend = 'use SegmentationClass of VOCtrainval_11-May-2012.tar'
@@ -387,7 +402,7 @@ def describe_labels(labels: Labels, counts: dict[int, int]) -> tuple[str, str, s
     return f'{seen}/{len(shares)}', f'{ignored:.1%}', histogram
 
 
-def judge(benchmark: str, dataset: BaseSegDataset, pairs: Sequence[Pair], scans: Sequence[PairScan]) -> Report:
+def judge(benchmark: str, dataset: SegmentationData, pairs: Sequence[Pair], scans: Sequence[PairScan]) -> Report:
     """All findings on a benchmark, from its files and the scans of some or all of its pairs."""
     root = str(dataset.data_root)
     source = SOURCES.get(benchmark, Source('the data set'))

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from naclip.cli import parse_constants
 from naclip.files import REPOSITORY
-from naclip.methods.last_block import find_method
+from naclip.methods import build_method, with_constants
+from naclip.methods.method import Method
+from naclip.names import unknown
 from naclip.protocols import PROTOCOLS
 from naclip.runs.attempts import COLLECTED
 from naclip.walk.pamr import STEPS as PAMR_STEPS
@@ -17,6 +20,16 @@ from naclip.walk.pamr import STEPS as PAMR_STEPS
 DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
 MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir')  # no part of a protocol
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
+METHOD_OF_TYPE = {'NACLIP': 'naclip', 'CLIPForSegmentation': 'sclip'}  # segmentor types of published configs
+# How published configs name constants of the last-block methods, in the order of `build_method`'s arguments.
+LAST_BLOCK_KEYS = {'attn_strategy': 'attention', 'arch': 'architecture', 'gaussian_std': 'gaussian_std'}
+# What constants of methods were called when they were arguments of the segmentor.
+OLD_NAMES = {
+    'dbscan_eps': 'eps',
+    'dbscan_min_samples': 'min_samples',
+    'cls_weight': 'cls_weight',
+    'background': 'background',
+}
 READING_STEPS = {
     'LoadImageFromFile': 'img_path',
     'LoadAnnotations': 'seg_map_path',
@@ -52,30 +65,57 @@ def benchmark_name(path: str | os.PathLike) -> str:
     return Path(path).stem.removeprefix('cfg_')
 
 
-def apply_method(config: Config, name: str) -> None:
-    """Change a config's model to a method of METHODS: how the tower is read, and whether PAMR follows.
+def chosen_method(model: Mapping) -> Method:
+    """The method of a config's model, with all constants that the model sets, under their names of today or of old.
 
     Raises:
-        ValueError: unknown method; lists the valid ones.
+        ValueError, FileNotFoundError: an unknown method, or a constant that it does not have or that makes no sense.
     """
-    method = find_method(name)
-    config.model.update(
-        method=name,
-        attn_strategy=method.attention.__name__,
-        arch=method.architecture.__name__,
-        gaussian_std=method.gaussian_std,
-        **({'slide_crop': 0} if method.regions else {}),
-        pamr_steps=(config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0,
-    )
+    spec = model.get('method') or METHOD_OF_TYPE.get(model.get('type'), 'naclip')
+    method = build_method(spec, *(model.get(key) for key in LAST_BLOCK_KEYS))
+    # Old configs give these to every method; those that do not have them never heeded them.
+    old = {new: model[key] for key, new in OLD_NAMES.items() if key in model and new in method.constants}
+    return with_constants(method, old)
 
 
-def default_protocol(config: Config, method: str | None, benchmark: str) -> str:
+def set_constants(config: Config, constants: Mapping[str, object]) -> None:
+    """Change constants of a config's method.
+
+    Raises:
+        ValueError: a constant that the method does not have, or that makes no sense.
+    """
+    with_constants(chosen_method(config.model), constants)
+    spec = config.model.get('method') or METHOD_OF_TYPE.get(config.model.get('type'), 'naclip')
+    given = dict(spec) if isinstance(spec, Mapping) else {'type': spec}
+    config.model.method = ConfigDict(given | dict(constants))
+    for key, name in (*LAST_BLOCK_KEYS.items(), *OLD_NAMES.items()):
+        if name in constants:  # what is said last counts
+            config.model.pop(key, None)
+
+
+def apply_method(config: Config, spec: str) -> Method:
+    """Change a config's model to a method, and to whether PAMR follows; returns it, with its own constants.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown method.
+    """
+    method = build_method(spec)
+    for key in (*LAST_BLOCK_KEYS, *OLD_NAMES):
+        config.model.pop(key, None)
+    config.model.method = spec
+    config.model.pamr_steps = (config.model.get('pamr_steps') or PAMR_STEPS) if method.pamr else 0
+    if method.votes:
+        config.model.slide_crop = 0
+    return method
+
+
+def default_protocol(config: Config, method: Method | None, benchmark: str) -> str:
     """The protocol of a run that names none.
 
     That is the method's own, if it has settings for the benchmark; without a method what the config is written for.
     """
-    if method and PROTOCOLS[find_method(method).protocol].covers(benchmark):
-        return find_method(method).protocol
+    if method and PROTOCOLS[method.protocol].covers(benchmark):
+        return method.protocol
     return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
 
 
@@ -87,12 +127,15 @@ def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
             or no Resize step to set the size of.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f'unknown protocol {protocol!r}: choose from {", ".join(PROTOCOLS)}')
+        raise ValueError(unknown('protocol', protocol, PROTOCOLS))
     if not PROTOCOLS[protocol].covers(benchmark):
         known = ', '.join(PROTOCOLS[protocol].benchmarks)
         raise ValueError(f'protocol {protocol} has no settings for {benchmark}, only for {known}; name another')
     for key, value in PROTOCOLS[protocol].changes(benchmark).items():
-        if key in HARNESS_KEYS:
+        if key == 'constants':
+            if chosen_method(config.model).name in PROTOCOLS[protocol].methods:
+                set_constants(config, value)
+        elif key in HARNESS_KEYS:
             HARNESS_KEYS[key](config, value)
         else:
             config.model[key] = value
@@ -136,9 +179,9 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
     """Change a config to the command line's options; returns which settings of the protocol they changed.
 
     Raises:
-        ValueError: an option that is not KEY=VALUE, or does not fit the config.
+        ValueError: an option that is not KEY=VALUE, or does not fit the config or the method.
     """
-    before = dict(config.model)
+    before, method_before = dict(config.model), chosen_method(config.model)
     pamr_steps = {'on': before.get('pamr_steps') or PAMR_STEPS, 'off': 0}
     given = {
         'clip_path': options.backbone,
@@ -152,13 +195,20 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
         'dtype': options.dtype,
     }
     config.model.update({key: value for key, value in given.items() if value is not None})
+    if options.method_options:
+        set_constants(config, parse_constants(options.method_options))
     overrides = parse_overrides(options.cfg_options)
     try:
         config.merge_from_dict(overrides)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'--cfg-options {" ".join(options.cfg_options)} does not fit the config: {error}') from error
-    after = config.model.items()
-    changes = {key: value for key, value in after if key not in MACHINE_KEYS and before.get(key) != value}
+    own = {*MACHINE_KEYS, *LAST_BLOCK_KEYS, *OLD_NAMES, 'method'}
+    changes = {key: value for key, value in config.model.items() if key not in own and before.get(key) != value}
+    constants, constants_before = chosen_method(config.model).constants, method_before.constants
+    published = {name: key for key, name in LAST_BLOCK_KEYS.items()}  # are told under their published names
+    changes |= {
+        published.get(key, key): value for key, value in constants.items() if constants_before.get(key) != value
+    }
     return changes | {key: value for key, value in overrides.items() if not key.startswith(('model.', *LOADER_KEYS))}
 
 

@@ -16,14 +16,16 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
+from clip.model import VisionTransformer
 from clip.weights import file_sha256
+from naclip.files import REPOSITORY
 from naclip.harness import configuration
 from naclip.harness.datasets import check_files
 from naclip.harness.hooks import ProgressBarHook, QuietRunner
 from naclip.harness.metric import PixelCountIoUMetric
 from naclip.harness.segmentor import NACLIP
-from naclip.methods.last_block import method_name
-from naclip.pipeline import Pipeline
+from naclip.methods import method_name
+from naclip.methods.method import Method
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, alone, begin, run_identity
 from naclip.runs.journal import Journal, confusion_matrix, picture_key, pixel_counts, read_journal
 from naclip.runs.per_image import write_per_image
@@ -51,9 +53,8 @@ def evaluate(options: argparse.Namespace) -> dict:
     register_all_modules(init_default_scope=True)
     benchmark = configuration.benchmark_name(options.config)
     config = configuration.load_config(options.config)
-    if options.method:
-        configuration.apply_method(config, options.method)
-    protocol = options.protocol or configuration.default_protocol(config, options.method, benchmark)
+    method = configuration.apply_method(config, options.method) if options.method else None
+    protocol = options.protocol or configuration.default_protocol(config, method, benchmark)
     configuration.apply_protocol(config, protocol, benchmark)
     changes = configuration.apply_options(config, options)
     check_segmentor(config)
@@ -71,7 +72,8 @@ def evaluate(options: argparse.Namespace) -> dict:
     with contextlib.ExitStack() as stack:
 
         def start() -> Attempt:
-            identity = run_identity(record, config, list(pictures), len(dataset.metainfo['classes']))
+            described = (config.test_dataloader.dataset, config.test_evaluator)
+            identity = run_identity(record, *described, list(pictures), len(dataset.metainfo['classes']))
             stack.enter_context(alone(Path(work_dir)))
             notes = {key: record[key] for key in NOTES}
             return begin(Path(work_dir), identity, notes, list(pictures), options.resume)
@@ -221,8 +223,9 @@ def check_segmentor(config: Config) -> None:
     segmentor = MODELS.get(kind) if kind else None
     if segmentor is None:
         raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP or CLIPForSegmentation')
-    known = inspect.signature(segmentor).parameters
-    unknown = [name for name in arguments if name not in known]
+    parameters = inspect.signature(segmentor).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    unknown = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES)]
     if unknown:
         raise ValueError(f'{kind} takes no {", ".join(unknown)}; its arguments are {", ".join(known)}')
 
@@ -295,6 +298,7 @@ def describe(
 ) -> dict:
     """Everything about a run that its numbers may depend on."""
     pipeline, net = segmentor.pipeline, segmentor.pipeline.net
+    source = method_source(pipeline.method)
     resize, square = (configuration.find_step(config, kind) for kind in ('Resize', 'CentreSquare'))
     return {
         'benchmark': benchmark,
@@ -304,7 +308,7 @@ def describe(
         'backbone': str(config.model.clip_path),
         'settings': {
             'tower': net.visual.kind,
-            **last_block(pipeline),
+            'constants': pipeline.method.constants,
             **asdict(pipeline.settings),
             'synonyms': pipeline.vocabulary.synonyms,
             'resize': list(resize.scale) if resize else None,
@@ -323,6 +327,7 @@ def describe(
             'weights': segmentor.checkpoint.sha256,
             'vocabulary': file_sha256(config.model.name_path),
             'templates': file_sha256(segmentor.templates_path),
+            **({'method': file_sha256(source)} if source else {}),
         },
         'versions': package_versions(),
         'git_commit': git_commit(),
@@ -330,15 +335,10 @@ def describe(
     }
 
 
-def last_block(pipeline: Pipeline) -> dict[str, object]:
-    """How the last block of a ViT is read; a ConvNeXt has none."""
-    method = pipeline.method
-    block = {
-        'attention': method.attention.__name__,
-        'architecture': method.architecture.__name__,
-        'gaussian_std': method.gaussian_std,
-    }
-    return block if pipeline.net.visual.kind == 'vit' else dict.fromkeys(block)
+def method_source(method: Method) -> str | None:
+    """The file of a method that is not the toolkit's own."""
+    path = inspect.getfile(type(method))
+    return None if Path(path).is_relative_to(REPOSITORY / 'naclip') else path
 
 
 def headline(record: dict) -> str:
@@ -346,11 +346,17 @@ def headline(record: dict) -> str:
     settings = record['settings']
     pamr = f'PAMR {settings["pamr_steps"]} steps' if settings['pamr_steps'] else 'no PAMR'
     form = 'ConvNeXt without pooling'
-    if settings['tower'] == 'vit':
-        form = f'{settings["attention"]}/{settings["architecture"]}, std {settings["gaussian_std"]:g}'
+    if settings['tower'] == VisionTransformer.kind:
+        form = ', '.join(f'{key} {_short(value)}' for key, value in settings['constants'].items())
     changes = ''.join(f', {key}={value}' for key, value in record['changes'].items())
     return (
-        f'{record["benchmark"]}: method {record["method"]} ({form}, {pamr}); protocol {record["protocol"]}'
-        f'{f" changed by{changes[1:]}" if changes else ""}; backbone {record["backbone"]}; '
+        f'{record["benchmark"]}: method {record["method"]} ({", ".join(filter(None, (form, pamr)))}); '
+        f'protocol {record["protocol"]}{f" changed by{changes[1:]}" if changes else ""}; '
+        f'backbone {record["backbone"]}; '
         f'vocabulary {settings["vocabulary"]}; device {record["device"]["name"]} ({settings["dtype"]})'
     )
+
+
+def _short(value: object) -> str:
+    """A constant in a line of text."""
+    return f'{value:g}' if isinstance(value, float) else str(value)

@@ -18,9 +18,9 @@ import clip
 from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
 from clip.weights import known_words
-from naclip.methods.last_block import find_method
-from naclip.pipeline import Pipeline, Settings, check_fit
-from naclip.walk.reading import check_tower
+from naclip.harness.configuration import METHOD_OF_TYPE, OLD_NAMES, chosen_method
+from naclip.methods.method import Method
+from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
 
@@ -35,22 +35,25 @@ class NACLIP(BaseSegmentor):
         clip_path: a name of `clip.available_models()`, or a checkpoint file.
         name_path: the class-name file.
         device: default: CUDA where there is one, else the CPU.
-        arch, attn_strategy, gaussian_std: the last block; see naclip/methods/last_block.py. Default: the method's.
-        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size, cls_weight,
-            dbscan_eps, dbscan_min_samples, background: see `naclip.pipeline.Settings`. An input_size may be given by
-            kind of image tower: {'vit': ..., 'convnext': ...}.
+        arch, attn_strategy, gaussian_std: the last block, for methods of that family (naclip/methods/last_block.py).
+            Default: the method's.
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size: see
+            `naclip.pipeline.Settings`. An input_size may be one for each kind of image tower: {'vit': ..., 'convnext':
+            ...}.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
         synonyms: how a class's names count; one of `naclip.walk.vocabulary.SYNONYMS`.
-        method: a name of `naclip.methods.last_block.METHODS`; default: the one that the type stands for.
+        method: a name of `naclip.methods.METHODS`, 'FILE.py:NAME', or a dict with that as its type and constants of
+            the method; default: the method that the type stands for.
         cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
+        old: names that constants of methods had in earlier releases; see `naclip.harness.configuration.OLD_NAMES`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: an argument that cannot be used; says which and why.
     """
 
-    METHOD: ClassVar[str] = 'naclip'
+    METHOD: ClassVar[str] = METHOD_OF_TYPE['NACLIP']
 
     def __init__(
         self,
@@ -71,13 +74,10 @@ class NACLIP(BaseSegmentor):
         dtype: str | torch.dtype = 'auto',
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
-        method: str | None = None,
+        method: str | Mapping | Method | None = None,
         input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         synonyms: str = 'best',
-        cls_weight: bool = False,
-        dbscan_eps: float = Settings.dbscan_eps,
-        dbscan_min_samples: int = Settings.dbscan_min_samples,
-        background: bool = False,
+        **old: object,
     ):
         super().__init__(
             data_preprocessor=SegDataPreProcessor(
@@ -87,7 +87,11 @@ class NACLIP(BaseSegmentor):
             )
         )
         # What can be wrong is looked at before the minutes that weights and texts may take.
-        reading = find_method(method or self.METHOD).but(attn_strategy, arch, gaussian_std)
+        unknown = [name for name in old if name not in OLD_NAMES]
+        if unknown:
+            raise TypeError(f'{type(self).__name__} takes no {", ".join(unknown)}')
+        beside = {'attn_strategy': attn_strategy, 'arch': arch, 'gaussian_std': gaussian_std}
+        chosen = chosen_method({'method': method or self.METHOD} | beside | old)
         towers = (VisionTransformer.kind, ConvNeXt.kind)
         by_tower = input_size if isinstance(input_size, Mapping) else dict.fromkeys(towers, input_size)
         if set(by_tower) != set(towers):
@@ -100,29 +104,30 @@ class NACLIP(BaseSegmentor):
             logit_scale=logit_scale,
             prob_thd=prob_thd,
             area_thd=area_thd,
-            cls_weight=cls_weight,
-            dbscan_eps=dbscan_eps,
-            dbscan_min_samples=dbscan_min_samples,
-            background=background,
         )
         sizes = {tower: tuple(size) if size is not None else None for tower, size in by_tower.items()}
         settings_by_tower = {tower: replace(settings, input_size=size) for tower, size in sizes.items()}
-        check_fit(reading, settings)
+        check_fit(chosen, settings)
         self.templates_path = templates
         vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
         prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
-        check_tower(net.visual, reading)
+        check_tower(net.visual, chosen)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
         query_features = cached_text_embeddings(
-            net, self.checkpoint.sha256, vocabulary.queries, prompt_templates, cache_dir, progress=is_main_process()
+            net,
+            self.checkpoint.sha256,
+            queries_of(vocabulary, chosen),
+            prompt_templates,
+            cache_dir,
+            progress=is_main_process(),
         )
-        self.pipeline = Pipeline(net, reading, vocabulary, query_features, settings_by_tower[net.visual.kind])
+        self.pipeline = Pipeline(net, chosen, vocabulary, query_features, settings_by_tower[net.visual.kind])
         self.to(net.device)
 
     @property
     def query_features(self) -> Tensor:
-        """The text embeddings (Q, C)."""
+        """The text embeddings of the Q names, and of the method's companions (Q + companions, C)."""
         return self.pipeline.query_features
 
     @property
@@ -131,7 +136,7 @@ class NACLIP(BaseSegmentor):
         return self.pipeline.query_idx
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Patch features of whole pictures: (B, 3, H, W) -> (B, h, w, C)."""
+        """Patch features of whole pictures: (B, 3, H, W) -> (B, h, w, C), for methods that have them."""
         return self.pipeline.patch_features(inputs)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample] | None = None) -> Tensor:
@@ -151,8 +156,7 @@ class NACLIP(BaseSegmentor):
             data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
         seen = self.pipeline.look(inputs)
         for i, sample in enumerate(data_samples):
-            logits = self.pipeline.merge(seen[i : i + 1], inputs.shape[-2:], tuple(sample.ori_shape[:2]))
-            labels, probabilities = self.pipeline.label_(inputs[i : i + 1], logits)
+            labels, probabilities = self.pipeline.label(inputs[i : i + 1], seen[i], tuple(sample.ori_shape[:2]))
             sample.set_data(
                 {
                     'seg_logits': PixelData(data=self.seg_logits(probabilities)[0]),
@@ -178,7 +182,7 @@ class NACLIP(BaseSegmentor):
 class CLIPForSegmentation(NACLIP):
     """SCLIP by the type name of its own config files: another default method, and probabilities kept as they are."""
 
-    METHOD: ClassVar[str] = 'sclip'
+    METHOD: ClassVar[str] = METHOD_OF_TYPE['CLIPForSegmentation']
 
     def seg_logits(self, probabilities: Tensor) -> Tensor:
         return probabilities

@@ -1,14 +1,22 @@
-"""A method: how the image tower is read, and the settings it was published under. One line in METHODS each."""
+"""Methods that replace CLIP's last block: another attention, and what of the block is kept around it.
+
+Shapes: B windows; h, w patch grid; N = 1 + h*w tokens, CLS first; D tower width; C joint width.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from clip.model import Resample, ResidualAttentionBlock, resample_by_scale, resample_by_size
-from naclip.walk.attention import ATTENTION_FORMS, AttentionForm, Grid
+from clip.model import ResidualAttentionBlock
+from naclip.methods.method import Method
+from naclip.names import unknown
+from naclip.walk.attention import ATTENTION_FORMS, Grid, Term, attend
+from naclip.walk.reading import Reading
 
 Architecture = Callable[[ResidualAttentionBlock, Tensor, Tensor], Tensor]
+Terms = Callable[[Tensor, Tensor, Tensor, Grid], list[Term]]
 
 
 def reduced(block: ResidualAttentionBlock, x: Tensor, y: Tensor) -> Tensor:
@@ -29,90 +37,40 @@ def cls_residual(block: ResidualAttentionBlock, x: Tensor, y: Tensor) -> Tensor:
 ARCHITECTURES: Mapping[str, Architecture] = {form.__name__: form for form in (reduced, vanilla, cls_residual)}
 
 
-@dataclass(frozen=True)
-class Method:
-    """How the tower is read.
+def last_block(reading: Reading, terms: Terms, architecture: Architecture = reduced) -> Tensor:
+    """The tower with another last block: projected tokens (B, N, C), CLS first, not normalised."""
+    last, x = reading.block(reading.depth), reading.tokens(reading.depth - 1)  # x (B, N, D)
+    q, k, v = reading.qkv(reading.depth)  # (B, heads, N, d)
+    y = last.attn.merge(attend(terms(q, k, v, reading.grid), v))  # (B, N, D)
+    return reading.project(architecture(last, x, y))
 
-    In the last block: the attention form, what is done with its output, and σ in patches. Around it: how the
-    positional embedding gets to the grid, and the grid that features are resampled to (None: they stay). After it:
-    whether labels are voted on in the regions that the last block but one suggests (naclip/methods/regions.py).
-    Methods are equal that read alike, whatever they were published with: `protocol` names those settings (see
-    naclip/protocols.py), `pamr` tells whether maps are refined along the picture's edges.
+
+@dataclass(frozen=True)
+class LastBlock(Method):
+    """An attention form of naclip/walk/attention.py in an architecture of the last block, with σ in patches.
+
+    Raises:
+        ValueError: an unknown form or architecture (lists the valid ones), or σ <= 0.
     """
 
-    attention: AttentionForm
-    architecture: Architecture
+    attention: str = 'vanilla'
+    architecture: str = 'vanilla'
     gaussian_std: float = 5.0
-    resample: Resample = resample_by_scale
-    feature_grid: Grid | None = None
-    regions: bool = False
-    protocol: str = field(default='naclip', compare=False)
-    pamr: bool = field(default=False, compare=False)
 
     def __post_init__(self):
+        for choices, value, what in (
+            (ATTENTION_FORMS, self.attention, 'attention (attn_strategy, --attn)'),
+            (ARCHITECTURES, self.architecture, 'architecture (arch, --arch)'),
+        ):
+            if value not in choices:
+                raise ValueError(unknown(what, value, choices))
         if not self.gaussian_std > 0:
             raise ValueError(f'gaussian_std is {self.gaussian_std}, expected a number > 0')
 
-    @classmethod
-    def named(cls, attention: str, architecture: str, gaussian_std: float = 5.0, **more: object) -> 'Method':
-        """The method of an attention form's and an architecture's names.
+    def tokens(self, reading: Reading) -> Tensor:
+        """Projected tokens (B, N, C), CLS first, not normalised."""
+        terms = partial(ATTENTION_FORMS[self.attention], std=self.gaussian_std)
+        return last_block(reading, terms, ARCHITECTURES[self.architecture])
 
-        Raises:
-            ValueError: an unknown name (lists the valid ones), or σ <= 0.
-        """
-        return cls(_attention(attention), _architecture(architecture), gaussian_std, **more)
-
-    def but(
-        self, attention: str | None = None, architecture: str | None = None, gaussian_std: float | None = None
-    ) -> 'Method':
-        """This method with other parts; None keeps its own.
-
-        Raises:
-            ValueError: an unknown name (lists the valid ones), or σ <= 0.
-        """
-        return replace(
-            self,
-            attention=self.attention if attention is None else _attention(attention),
-            architecture=self.architecture if architecture is None else _architecture(architecture),
-            gaussian_std=self.gaussian_std if gaussian_std is None else gaussian_std,
-        )
-
-
-def _attention(name: str) -> AttentionForm:
-    return _choose(ATTENTION_FORMS, name, 'attention (attn_strategy, --attn)')
-
-
-def _architecture(name: str) -> Architecture:
-    return _choose(ARCHITECTURES, name, 'architecture (arch, --arch)')
-
-
-def _choose(choices: Mapping, name: str, what: str):
-    if name not in choices:
-        raise ValueError(f'unknown {what} {name!r}: choose from {", ".join(choices)}')
-    return choices[name]
-
-
-METHODS: Mapping[str, Method] = {
-    'naclip': Method.named('naclip', 'reduced', pamr=True),
-    'sclip': Method.named('csa', 'vanilla', protocol='sclip'),
-    'cliptrase': Method.named('qkv', 'vanilla', regions=True, protocol='cliptrase'),
-    'pixelclip': Method.named(
-        'identity', 'cls_residual', resample=resample_by_size, feature_grid=(64, 64), protocol='pixelclip'
-    ),
-    'clip': Method.named('vanilla', 'vanilla'),
-}
-
-
-def find_method(name: str) -> Method:
-    """The method of a name.
-
-    Raises:
-        ValueError: an unknown name; lists the valid ones.
-    """
-    return _choose(METHODS, name, 'method (--method)')
-
-
-def method_name(method: Method) -> str:
-    """The name of a method in METHODS, whatever its σ; else 'attention/architecture'."""
-    named = {m.but(gaussian_std=1.0): name for name, m in METHODS.items()}
-    return named.get(method.but(gaussian_std=1.0), f'{method.attention.__name__}/{method.architecture.__name__}')
+    def features(self, reading: Reading, texts: Tensor) -> Tensor:
+        return reading.patches(self.tokens(reading))

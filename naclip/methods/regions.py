@@ -1,4 +1,4 @@
-"""Regions of a picture from how alike its patches are to CLIP, and one label for each region: CLIPtrase.
+"""Regions of a picture from how alike its patches are to CLIP: CLIPtrase.
 
 Source: Shao et al., 'Explore the Potential of CLIP for Training-Free Open Vocabulary Semantic Segmentation', ECCV 2024.
 Needs scikit-learn (and SciPy, which comes with it). Shapes: H, W pixels; h, w patch grid; N = 1 + h*w tokens, CLS
@@ -11,21 +11,19 @@ from torch import Tensor
 
 from naclip.walk.attention import Grid
 
+SCIKIT_LEARN = {'sklearn.cluster': 'scikit-learn'}  # what clustering requires: how to import -> how to install
 UPSAMPLING = 4  # of a cluster's map, before
 MEDIAN = 7  # the side of the median filter
 
 
-def check_dependencies() -> None:
-    """Make sure, before anything is loaded, that there is something to cluster with.
+def check_clustering(eps: float, min_samples: int) -> None:
+    """Make sure that DBSCAN can work with these.
 
     Raises:
-        ValueError: scikit-learn is missing; says how to get it.
+        ValueError: says what was expected.
     """
-    try:
-        import scipy.ndimage  # noqa: F401
-        import sklearn.cluster  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f'method cliptrase needs scikit-learn ({error}): pip install scikit-learn') from None
+    if not eps > 0 or min_samples < 1:
+        raise ValueError(f'eps {eps}, min_samples {min_samples}: expected > 0 and >= 1')
 
 
 def denoised(affinity: Tensor) -> Tensor:
@@ -54,7 +52,7 @@ def find_regions(affinity: Tensor, grid: Grid, size: tuple[int, int], eps: float
     return at_size.argmax(dim=0)
 
 
-def vote(labels: Tensor, regions: Tensor) -> Tensor:
+def majority(labels: Tensor, regions: Tensor) -> Tensor:
     """Labels (H, W) -> the most frequent label of each pixel's region (H, W); the smallest of several."""
     count = int(labels.max()) + 1
     pairs = torch.bincount((regions * count + labels).flatten(), minlength=(int(regions.max()) + 1) * count)

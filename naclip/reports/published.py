@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clip.weights import RELEASES
-from naclip.methods.last_block import METHODS
+from naclip.methods import METHODS
 
 FILE = Path(__file__).with_name('published.json')
 BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
@@ -33,7 +33,7 @@ def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
     value = numbers.get(record['benchmark'])
     if value is None:
         return None, 'not published', []
-    native = {METHODS[method].protocol} if method in METHODS else set()
+    native = {other.protocol for other in METHODS if other.name == method}
     differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
     differences += [f'{key} {value}' for key, value in record['changes'].items()]
     weights, released = record['sha256']['weights'], {release.sha256 for release in RELEASES.values()}

@@ -195,9 +195,16 @@ def _has(record: Mapping, key: str) -> bool:
     return last in record
 
 
+def settings_of(run: Run) -> dict[str, object]:
+    """A run's settings, with the constants of its method among them, where earlier releases had them."""
+    settings = dict(run.get('settings', Mapping) or {})
+    constants = settings.pop('constants', None)
+    return settings | (dict(constants) if isinstance(constants, Mapping) else {})
+
+
 def identity(run: Run, without: str | None = None) -> str:
     """A text that two runs share if they have the same settings, but for one."""
-    settings = {key: value for key, value in (run.get('settings', Mapping) or {}).items() if key not in PLACES}
+    settings = {key: value for key, value in settings_of(run).items() if key not in PLACES}
     changes = dict(run.record['changes'])
     settings.pop(without, None)
     changes.pop(without, None)
@@ -302,12 +309,11 @@ def find_sweeps(runs: Iterable[Run]) -> list[Sweep]:
     """The runs that differ in one of SWEPT only; at least two values make a line."""
     sweeps = []
     for setting in SWEPT:
-        key = f'settings.{setting}'
-        swept = [run for run in runs if run.get(key, (int, float)) is not None and not math.isnan(run.miou())]
+        swept = [run for run in runs if _number(run, setting) is not None and not math.isnan(run.miou())]
         for benchmark, members in _grouped(swept, lambda run: run.benchmark):
             lines: dict[str, list[tuple[float, float]]] = {}
             for _, group in _grouped(members, lambda run, setting=setting: identity(run, without=setting)):
-                points = sorted((run.get(key), run.miou()) for run in group)
+                points = sorted((_number(run, setting), run.miou()) for run in group)
                 if len({value for value, _ in points}) < 2:
                     continue
                 record = group[0].record
@@ -317,6 +323,11 @@ def find_sweeps(runs: Iterable[Run]) -> list[Sweep]:
             if lines:
                 sweeps.append(Sweep(benchmark, setting, lines))
     return sweeps
+
+
+def _number(run: Run, setting: str) -> float | None:
+    value = settings_of(run).get(setting)
+    return value if isinstance(value, int | float) else None
 
 
 def read_confusion(run: Run) -> np.ndarray | None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from mmengine.config import Config
 
 from naclip.runs.journal import confusion_matrix, journal_files, pixel_counts, read_journal
 from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, PixelCounts, write_results
@@ -23,19 +22,19 @@ COUNTS, HEADER, LOCK, COLLECTED = 'counts', 'run.json', 'lock', 'collected'
 OUTPUTS = (RESULTS, CONFUSION, PER_IMAGE)
 LOCK_WAIT = 15  # seconds: the data-loading workers of a killed run hold its lock until they notice
 PATHS = ('config', 'vocabulary', 'templates')  # settings that name files: their content counts, see `sha256`
+DATASET_PLACES = ('data_root', 'class_file', 'indices', 'test_mode')
 PATH_CHANGES = ('name_path', 'templates')
 NOTES = ('versions', 'git_commit', 'device')  # of a record: noted, but no obstacle
 FOLLOWING = ('changes.', 'picture_list')  # differ where something that says more differs, too
 logger = logging.getLogger(__name__)
 
 
-def run_identity(record: Mapping, config: Config, pictures: Sequence[str], classes: int) -> dict:
+def run_identity(record: Mapping, dataset: Mapping, evaluator: Mapping, pictures: Sequence[str], classes: int) -> dict:
     """All that the counts of a run depend on, as JSON has it.
 
-    `record` is what `naclip.harness.evaluation.describe` tells, `pictures` the keys of all pictures. File contents
-    count, not where files are; how many processes share the work does not count.
+    `record` is what `naclip.harness.evaluation.describe` tells, `dataset` and `evaluator` are the config's, `pictures`
+    the keys of all pictures. File contents count, not where files are; how many processes share the work does not.
     """
-    dataset = {k: v for k, v in config.test_dataloader.dataset.items() if k not in ('data_root', 'class_file')}
     identity = {
         'benchmark': record['benchmark'],
         'settings': {k: v for k, v in record['settings'].items() if k not in (*PATHS, 'processes')},
@@ -46,8 +45,8 @@ def run_identity(record: Mapping, config: Config, pictures: Sequence[str], class
         'classes': classes,
         'pictures': len(pictures),
         'picture_list': hashlib.sha256(json.dumps(list(pictures)).encode()).hexdigest(),
-        'dataset': {k: v for k, v in dataset.items() if k not in ('indices', 'test_mode')},
-        'evaluator': {k: v for k, v in config.test_evaluator.items() if k != 'collect_dir'},
+        'dataset': {k: v for k, v in dataset.items() if k not in DATASET_PLACES},
+        'evaluator': {k: v for k, v in evaluator.items() if k != 'collect_dir'},
     }
     return json.loads(json.dumps(identity, default=str))
 

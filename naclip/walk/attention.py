@@ -74,6 +74,11 @@ def kk(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
     return [Term(k, k)]
 
 
+def qq(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
+    """softmax(s q q^T): ClearCLIP, arXiv:2407.12442."""
+    return [Term(q, q)]
+
+
 def csa(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
     """softmax(s q q^T) + softmax(s k k^T), a sum: SCLIP, arXiv:2312.01597."""
     return [Term(q, q), Term(k, k)]
@@ -97,7 +102,7 @@ def qkv(q: Tensor, k: Tensor, v: Tensor, grid: Grid, std: float) -> list[Term]:
 
 
 ATTENTION_FORMS: Mapping[str, AttentionForm] = {
-    form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla, identity, qkv)
+    form.__name__: form for form in (naclip, nonly, gav, kk, csa, vanilla, identity, qkv, qq)
 }
 
 

@@ -1,80 +1,114 @@
-"""Pictures to patch features in CLIP's joint space."""
+"""Stage 4: one batch of windows as an image tower sees it, read lazily, block by block.
+
+Shapes: B windows; H, W pixels; h, w patch grid; N = 1 + h*w tokens, CLS first; D tower width; d head width; C joint
+width; Q names.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clip.convnext import ConvNeXt
-from clip.model import VisionTransformer
-from naclip.methods.last_block import Method, method_name
-from naclip.walk.attention import Grid, attend
+from clip.model import Resample, ResidualAttentionBlock, VisionTransformer, resample_by_scale
+from naclip.walk.attention import Term, attend, attention_weights
+from naclip.walk.windows import NO_MARGINS, Margins
 
 Tower = VisionTransformer | ConvNeXt
 
 
-def check_tower(visual: Tower, method: Method) -> None:
-    """Make sure that a method can read a tower.
+class Reading:
+    """One batch of windows (B, 3, H, W) as a ViT sees it.
+
+    Each block runs once, when something first asks for its output, and what was read is kept: methods that share a
+    reading share that work. Layers count from 1; `tokens(0)` is what enters the first block. What a reading gives out
+    belongs to all its readers: nobody may change it in place.
+
+    Args:
+        visual: the image tower.
+        windows: normalised pixels.
+        resample: how the positional embedding gets to the grid.
+        margins: pixels that were put around each window, which stage 6 cuts off again.
 
     Raises:
-        ValueError: the tower is a ConvNeXt, and the method is not PixelCLIP's.
+        ValueError: the windows are smaller than one patch.
     """
-    name = method_name(method)
-    if isinstance(visual, ConvNeXt) and name != 'pixelclip':
-        raise ValueError(
-            f'method {name} reads the blocks of a ViT, and the backbone has a ConvNeXt image tower: '
-            'use --method pixelclip'
-        )
+
+    def __init__(
+        self,
+        visual: VisionTransformer,
+        windows: Tensor,
+        resample: Resample = resample_by_scale,
+        margins: Margins = NO_MARGINS,
+    ):
+        self.visual = visual
+        self.windows = windows
+        self.margins = margins
+        first, self.grid = visual.embed(windows, resample)
+        self._tokens: dict[int, Tensor] = {0: first}
+        self._qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks, and so the last layer."""
+        return len(self.visual.transformer.resblocks)
+
+    def block(self, layer: int) -> ResidualAttentionBlock:
+        """The block of a layer."""
+        return self.visual.transformer.resblocks[layer - 1]
+
+    def tokens(self, layer: int) -> Tensor:
+        """The output of a layer's block, the input of the next (B, N, D)."""
+        if layer not in self._tokens:
+            x, block = self.tokens(layer - 1), self.block(layer)
+            if layer in self._qkv:  # somebody has looked inside before: half of the block is done
+                q, k, v = self._qkv[layer]
+                self._tokens[layer] = block.feed_forward(x + block.attn.merge(attend([Term(q, k)], v)))
+            else:
+                self._tokens[layer] = block(x)
+        return self._tokens[layer]
+
+    def normed(self, layer: int) -> Tensor:
+        """What a layer's attention gets: LN1 of the layer's input (B, N, D)."""
+        return self.block(layer).ln_1(self.tokens(layer - 1))
+
+    def qkv(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of a layer, each (B, heads, N, d)."""
+        if layer not in self._qkv:
+            self._qkv[layer] = self.block(layer).attn.qkv(self.normed(layer))
+        return self._qkv[layer]
+
+    def attention(self, layer: int) -> Tensor:
+        """The attention weights of a layer, softmax(s q k^T), written out (B, heads, N, N)."""
+        q, k, _ = self.qkv(layer)
+        return attention_weights([Term(q, k)])
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """(..., D) tokens after the last block -> (..., C) in the joint space, not normalised."""
+        return self.visual.project(tokens)
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Tokens with CLS (B, N, ...) -> those of the patches, in their places (B, h, w, ...)."""
+        return tokens[:, 1:].unflatten(1, self.grid)
 
 
-def dense_tokens(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Grid]:
-    """Run the tower with the method's last block.
+class ConvNeXtReading:
+    """One batch of windows (B, 3, H, W) as a ConvNeXt sees it: there are no blocks of tokens to look into."""
 
-    (B, 3, H, W) normalised pictures -> projected tokens (B, N, C), CLS first, not normalised, and the patch
-    grid (h, w).
-    """
-    x, grid = visual.embed(images, method.resample)  # (B, N, D)
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        x = block(x)
-    q, k, v = last.attn.qkv(last.ln_1(x))  # (B, heads, N, d)
-    terms = method.attention(q, k, v, grid, method.gaussian_std)
-    y = last.attn.merge(attend(terms, v))  # (B, N, D)
-    return visual.project(method.architecture(last, x, y)), grid
+    margins = NO_MARGINS
 
+    def __init__(self, visual: ConvNeXt, windows: Tensor):
+        self.visual = visual
+        self.windows = windows
 
-def features(visual: Tower, images: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-    """(B, 3, H, W) -> unit vectors of CLS (B, C), and of the patches, or on the feature grid (B, h, w, C).
+    def features(self) -> Tensor:
+        """The features of the last map's positions (B, h, w, C), not normalised.
 
-    A ConvNeXt has its feature of the whole picture instead of CLS.
-
-    Raises:
-        ValueError: the method cannot read the tower.
-    """
-    check_tower(visual, method)
-    if isinstance(visual, ConvNeXt):
-        cls, patches = visual.read(images)
-    else:
-        tokens, grid = dense_tokens(visual, images, method)
-        cls, patches = tokens[:, 0], tokens[:, 1:].unflatten(1, grid)
-    if method.feature_grid:
-        planes = patches.movedim(-1, 1)  # (B, C, h, w)
-        patches = F.interpolate(planes, method.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
-    return F.normalize(cls, dim=-1), F.normalize(patches, dim=-1)
+        Raises:
+            ValueError: the windows are smaller than one position.
+        """
+        return self.visual.read(self.windows)[1]
 
 
-def patch_features(visual: Tower, images: Tensor, method: Method) -> Tensor:
-    """The second of `features`: (B, 3, H, W) -> (B, h, w, C)."""
-    return features(visual, images, method)[1]
-
-
-def token_affinity(visual: VisionTransformer, images: Tensor, method: Method) -> tuple[Tensor, Grid]:
-    """How alike tokens are in the last block but one: (B, 3, H, W) -> (B, N, N) in float32, and the patch grid.
-
-    The mean over q, k and v, and over the heads, of the cosines of their vectors: CLIPtrase.
-    """
-    x, grid = visual.embed(images, method.resample)
-    *blocks, lender, _ = visual.transformer.resblocks
-    for block in blocks:
-        x = block(x)
-    unit = F.normalize(torch.stack(lender.attn.qkv(lender.ln_1(x))).float(), dim=-1)  # (3, B, heads, N, d)
-    return (unit @ unit.mT).mean(dim=(0, 2)), grid
+def cosine(features: Tensor, texts: Tensor) -> Tensor:
+    """Cosines of features (B, h, w, C) and texts, unit vectors (Q, C): (B, Q, h, w), float32."""
+    return torch.einsum('bhwc,qc->bqhw', F.normalize(features, dim=-1).float(), texts)

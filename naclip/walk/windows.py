@@ -22,6 +22,34 @@ class Window(NamedTuple):
     right: int
 
 
+class Margins(NamedTuple):
+    """Pixels around a window that are seen with it, but are no part of it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+NO_MARGINS = Margins(0, 0, 0, 0)
+
+
+def pad_centred(windows: Tensor, multiple: int) -> tuple[Tensor, Margins]:
+    """Zeros around windows (B, 3, H, W) so that their sides are multiples of some pixels, and how many.
+
+    An odd pixel goes to the bottom or the right.
+    """
+    down, across = (-side % multiple for side in windows.shape[-2:])
+    margins = Margins(down // 2, down - down // 2, across // 2, across - across // 2)
+    return F.pad(windows, (margins.left, margins.right, margins.top, margins.bottom)), margins
+
+
+def pad_end(windows: Tensor, multiple: int) -> Tensor:
+    """Zeros right of and below windows (B, 3, H, W) so that their sides are multiples of some pixels."""
+    down, across = (-side % multiple for side in windows.shape[-2:])
+    return F.pad(windows, (0, across, 0, down))
+
+
 def window_boxes(size: tuple[int, int], crop: int, stride: int) -> list[Window]:
     """The windows that cover a picture of `size` (H, W), all of one size, row by row.
 
@@ -52,31 +80,40 @@ def cut(images: Tensor, boxes: list[Window]) -> Tensor:
     return torch.stack([images[:, :, b.top : b.bottom, b.left : b.right] for b in boxes], dim=1).flatten(0, 1)
 
 
-def look_through(images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+def look_through(
+    images: Tensor, boxes: list[Window], logits_of: Callable[[Tensor], Tensor], at_once: int | None = None
+) -> Tensor:
     """The logits of all windows, laid side by side in their rows and columns: (B, 3, H, W) -> (B, Q, R*h, C*w).
 
-    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w).
+    `logits_of` maps a batch of windows (n, 3, crop, crop) to their logits on the patch grid (n, Q, h, w); it gets
+    `at_once` of them, or as many as suits the memory.
     """
     crops = cut(images, boxes)
-    at_once = max(PIXELS_AT_ONCE // crops[0, 0].numel(), 1)
+    at_once = at_once or max(PIXELS_AT_ONCE // crops[0, 0].numel(), 1)
     logits = torch.cat([logits_of(some) for some in crops.split(at_once)])  # (B * R * C, Q, h, w)
     by_place = logits.unflatten(0, (len(images), len(row_spans(boxes)), len(column_spans(boxes))))
     return by_place.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def merge_windows(
-    logits: Tensor, boxes: list[Window], size: tuple[int, int], target: tuple[int, int] | None = None
+    logits: Tensor,
+    boxes: list[Window],
+    size: tuple[int, int],
+    target: tuple[int, int] | None = None,
+    margins: Margins = NO_MARGINS,
 ) -> Tensor:
     """What `look_through` saw of pictures of `size` (H, W), as maps: (B, Q, R*h, C*w) -> (B, Q, *target).
 
     Upsampling, averaging and resizing are linear, and treat rows and columns apart. So each is one matrix for rows
     and one for columns, and their products do all three at once, without maps of any size in between. All
-    interpolation is bilinear, with align_corners off. `target` is `size` if not given.
+    interpolation is bilinear, with align_corners off. `target` is `size` if not given. What was seen
+    of `margins` around each window is cut off.
     """
     target = target or size
-    rows = _merging_matrix(row_spans(boxes), logits.shape[-2], size[0], target[0]).to(logits)  # (target H, R*h)
-    columns = _merging_matrix(column_spans(boxes), logits.shape[-1], size[1], target[1]).to(logits)  # (target W, C*w)
-    return rows @ logits @ columns.T
+    down, across = margins[:2], margins[2:]
+    rows = _merging_matrix(row_spans(boxes), logits.shape[-2], size[0], target[0], *down)  # (target H, R*h)
+    columns = _merging_matrix(column_spans(boxes), logits.shape[-1], size[1], target[1], *across)  # (target W, C*w)
+    return rows.to(logits) @ logits @ columns.to(logits).T
 
 
 def row_spans(boxes: list[Window]) -> list[tuple[int, int]]:
@@ -89,10 +126,15 @@ def column_spans(boxes: list[Window]) -> list[tuple[int, int]]:
     return list(dict.fromkeys((box.left, box.right) for box in boxes))
 
 
-def _merging_matrix(spans: list[tuple[int, int]], cells: int, side: int, target: int) -> Tensor:
-    """Along one side: the windows' cells -> pixels, averaged over windows, resized: (target, cells)."""
-    each = cells // len(spans)
-    upsample = _interpolation_matrix(each, spans[0][1] - spans[0][0])
+def _merging_matrix(
+    spans: list[tuple[int, int]], cells: int, side: int, target: int, before: int = 0, after: int = 0
+) -> Tensor:
+    """Along one side: the windows' cells -> pixels, averaged over windows, resized: (target, cells).
+
+    Windows are seen with so many pixels before and after them.
+    """
+    each, length = cells // len(spans), spans[0][1] - spans[0][0]
+    upsample = _interpolation_matrix(each, before + length + after)[before : before + length]
     merge, seen = torch.zeros(side, cells), torch.zeros(side, 1)
     for i, (first, end) in enumerate(spans):
         merge[first:end, i * each : (i + 1) * each] = upsample

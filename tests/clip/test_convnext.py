@@ -9,10 +9,12 @@ import torch.nn.functional as F
 import clip
 from clip.convnext import ConvNeXtCLIP, build_convnext
 from naclip.harness.segmentor import NACLIP
-from naclip.methods.last_block import METHODS
-from naclip.walk.reading import features, patch_features
+from naclip.methods import METHODS
+from naclip.methods.pixelclip import PixelCLIP
+from naclip.pipeline import check_tower
 from tests.clip.test_weights import save_detectron2
 from tests.conftest import ROOT
+from tests.naclip.methods.reads import patch_features
 
 
 @pytest.fixture(scope='module')
@@ -65,11 +67,12 @@ def test_texts_as_open_clip(convnext, convnext_parts):
 
 @torch.no_grad()
 def test_features_on_the_feature_grid(convnext, convnext_parts, images):
-    method = METHODS['pixelclip']
-    whole, patches = features(convnext.visual, images, method)
+    method = PixelCLIP()
+    patches = patch_features(convnext.visual, images, method)
     planes = literal_reading(convnext_parts, images).permute(0, 3, 1, 2)
     expected = F.normalize(F.interpolate(planes, (64, 64), mode='bilinear', align_corners=False), dim=1)
     torch.testing.assert_close(patches, expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+    whole = F.normalize(convnext.encode_image(images), dim=-1)
     torch.testing.assert_close(whole, convnext_parts.encode_image(images, normalize=True))
     singles = torch.cat([patch_features(convnext.visual, picture[None], method) for picture in images])
     torch.testing.assert_close(patches, singles, rtol=0, atol=2e-6)
@@ -100,10 +103,10 @@ def test_too_small(convnext):
         convnext.visual.read(torch.zeros(1, 3, 31, 64))
 
 
-@pytest.mark.parametrize('method', [name for name in METHODS if name != 'pixelclip'])
-def test_other_methods_need_a_vit(convnext, images, method):
-    with pytest.raises(ValueError, match=rf'method {method} reads the blocks of a ViT.* use --method pixelclip$'):
-        patch_features(convnext.visual, images, METHODS[method])
+@pytest.mark.parametrize('method', [method for method in METHODS if method.name != 'pixelclip'], ids=lambda m: m.name)
+def test_other_methods_need_a_vit(convnext, method):
+    with pytest.raises(ValueError, match=rf'method {method.name} reads the blocks of a ViT.* use --method pixelclip$'):
+        check_tower(convnext.visual, method)
 
 
 def test_without_open_clip(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ import clip
 import naclip
 import naclip.harness.segmentor
 from naclip import api
-from naclip.methods.last_block import METHODS
+from naclip.methods import find_method, method_names
 from naclip.shapes import generator as shapes
 from naclip.walk.vocabulary import Vocabulary, parse_classes
 
@@ -155,7 +155,7 @@ def test_the_model_loads_once(monkeypatch, picture):
     assert naclip.segment(picture, 'cat; dog', backbone='shapes', device='cpu').names == ('cat', 'dog')
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', method_names())
 def test_settings_are_those_of_the_protocol(segmenter, method):
     prepared = segmenter.prepare(CLASSES, method=method)
     settings = prepared.pipeline.settings
@@ -170,7 +170,7 @@ def test_settings_are_those_of_the_protocol(segmenter, method):
 def test_released_towers_are_read_as_in_the_benchmarks():
     for resolution in (224, 336):
         visual = clip.model.VisionTransformer(resolution, 16, 64, 1, 8)
-        settings, short_side = api.settings_for(METHODS['naclip'], visual, has_background=True)
+        settings, short_side = api.settings_for(find_method('naclip'), visual, has_background=True)
         assert (settings.slide_crop, settings.slide_stride, short_side) == (224, 112, 336)
         assert settings.pamr_stride == (8, 16)
         assert settings.prob_thd == 0.1

@@ -1,16 +1,13 @@
 """The whole walk, against the goldens; and what does not depend on how pictures are batched."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.methods.last_block import METHODS, Method
+from naclip.methods.last_block import LastBlock
 from naclip.pipeline import Pipeline, Settings
-from naclip.walk.text import read_templates, text_embeddings
-from naclip.walk.vocabulary import Vocabulary
 from tests.conftest import unambiguous
 from tests.naclip.walk.test_attention import FORMS
 
@@ -33,7 +30,7 @@ def build(make_model, golden, voc21) -> Callable[..., Pipeline]:
     def build(
         device='cpu', dtype=torch.float32, attn: str = 'naclip', arch: str = 'reduced', **settings: object
     ) -> Pipeline:
-        net, method = make_model(device, dtype), Method.named(attn, arch)
+        net, method = make_model(device, dtype), LastBlock(attn, arch)
         return Pipeline(net, method, voc21, golden['query_features'], Settings(**settings)).to(device)
 
     return build
@@ -68,111 +65,6 @@ def assert_predicted(golden, key, labels, probabilities):
     clear, expected = unambiguous(golden, key), golden[f'{key}/label']
     assert clear.float().mean() > 0.98
     assert torch.equal(labels[0].cpu()[clear], expected[clear].long())
-
-
-@pytest.fixture
-def pixelclip(make_model, pixelclip_golden) -> Callable[..., Pipeline]:
-    def build(device='cpu', **settings: object) -> Pipeline:
-        vocabulary = Vocabulary(tuple((name,) for name in pixelclip_golden['names']))
-        method, features = METHODS['pixelclip'], pixelclip_golden['text_features']
-        return Pipeline(make_model(device), method, vocabulary, features, Settings(slide_crop=0, **settings)).to(device)
-
-    return build
-
-
-@pytest.mark.parametrize('i', range(3))
-def test_pixelclip_goldens(pixelclip, pixelclip_golden, i, device):
-    images, expected = pixelclip_golden[f'image_{i}'].to(device), pixelclip_golden[f'logits64_{i}']
-    similarity = pixelclip(device).similarity(images)
-    assert similarity.shape == (1, 3, 64, 64)
-    torch.testing.assert_close(similarity[:, :, ::4, ::4].cpu(), expected, rtol=0, atol=1e-4)
-
-
-def test_pixelclip_goes_from_the_feature_grid_to_the_original_size(pixelclip, pixelclip_golden):
-    """Pictures of any aspect are resized first; the maps are upsampled once."""
-    pipeline = pixelclip(input_size=(80, 80))
-    images = torch.rand(2, 3, 50, 90, generator=torch.Generator().manual_seed(0))
-    labels, _ = pipeline(images, (120, 216))
-    squares = F.interpolate(images, (80, 80), mode='bilinear', align_corners=False)
-    maps = F.interpolate(pipeline.similarity(squares), (120, 216), mode='bilinear', align_corners=False)
-    assert (labels[:, 0] == maps.argmax(dim=1)).float().mean() > 0.9999
-    for i in range(2):
-        assert torch.equal(pipeline(images[i : i + 1], (120, 216))[0], labels[i : i + 1])
-
-
-@pytest.fixture(scope='module')
-def cliptrase(deep_model, cliptrase_golden) -> Callable[..., Pipeline]:
-    """CLIPtrase with the goldens' vocabulary, with or without a background class in front."""
-    labels, background = (tuple(cliptrase_golden[key].tolist()) for key in ('labels', 'background'))
-    features = text_embeddings(deep_model, [*background, *labels], read_templates(), progress=False)
-
-    def build(with_background: bool = False, **settings: object) -> Pipeline:
-        classes = (background,) * with_background + tuple((name,) for name in labels)
-        queries = features if with_background else features[len(background) :]
-        settings = Settings(slide_crop=0, logit_scale=100, dbscan_eps=0.3, dbscan_min_samples=2, **settings)
-        return Pipeline(deep_model, METHODS['cliptrase'], Vocabulary(classes), queries, settings)
-
-    return build
-
-
-@pytest.mark.parametrize('i', range(2))
-@pytest.mark.parametrize(
-    ('setting', 'options'),
-    [('PC59', {}), ('VOC20', dict(cls_weight=True)), ('VOC21', dict(with_background=True, background=True))],
-)
-def test_cliptrase_goldens(cliptrase, cliptrase_golden, setting, options, i):
-    labels, _ = cliptrase(**options)(cliptrase_golden[f'image_{i}'], (128, 128))
-    if setting == 'VOC21':  # there background is the last class
-        labels = (labels - 1) % 21
-    assert torch.equal(labels[0, 0], cliptrase_golden[f'{setting}/pred_{i}'].long())
-
-
-def test_regions_of_a_batch_are_those_of_singles(cliptrase, cliptrase_golden):
-    pipeline = cliptrase()
-    images = torch.cat([cliptrase_golden['image_0'], cliptrase_golden['image_1']])
-    together, _ = pipeline(images, (100, 90))
-    for i in range(2):
-        assert torch.equal(together[i : i + 1], pipeline(images[i : i + 1], (100, 90))[0])
-
-
-@pytest.mark.parametrize(('background', 'expected'), [(False, 0), (True, 6)])
-def test_background_loses_ties(cliptrase, cliptrase_golden, monkeypatch, background, expected):
-    """One region of two pixels: one is background's second name, the other the sixth class's only one."""
-    monkeypatch.setattr('naclip.pipeline.find_regions', lambda *_: torch.zeros(1, 2, dtype=torch.int64))
-    pipeline = cliptrase(with_background=True, background=background)
-    logits = torch.zeros(1, 24, 1, 2)
-    logits[0, 1, 0, 0] = logits[0, 4 + 5, 0, 1] = 1
-    labels = torch.tensor([[[[0, 6]]]])
-    voted = pipeline.vote_in_regions(cliptrase_golden['image_0'], labels, logits)
-    assert voted.tolist() == [[[[expected, expected]]]]
-
-
-def test_without_a_cluster_pixels_keep_their_labels(cliptrase, cliptrase_golden):
-    pipeline = cliptrase(prob_thd=0.05)
-    alone = Pipeline(
-        pipeline.net,
-        Method.named('qkv', 'vanilla'),
-        pipeline.vocabulary,
-        pipeline.query_features,
-        pipeline.settings,
-    )
-    scattered = Pipeline(
-        pipeline.net,
-        pipeline.method,
-        pipeline.vocabulary,
-        pipeline.query_features,
-        replace(pipeline.settings, dbscan_eps=1e-6, dbscan_min_samples=50),
-    )
-    image = cliptrase_golden['image_0']
-    assert torch.equal(scattered(image, (128, 128))[0], alone(image, (128, 128))[0])
-    assert not torch.equal(pipeline(image, (128, 128))[0], alone(image, (128, 128))[0])
-
-
-def test_votes_need_whole_pictures(cliptrase):
-    pipeline = cliptrase()
-    for settings in (Settings(), Settings(slide_crop=0, area_thd=0.1)):
-        with pytest.raises(ValueError, match='set slide_crop=0, area_thd=None'):
-            Pipeline(pipeline.net, pipeline.method, pipeline.vocabulary, pipeline.query_features, settings)
 
 
 @pytest.mark.parametrize('arch', ['reduced', 'vanilla', 'cls_residual'])
@@ -231,19 +123,19 @@ def test_refinement_sees_the_resized_picture(build, golden):
     small = F.interpolate(images, (40, 56), mode='bilinear', align_corners=False)
     plain, refined = build(slide_crop=0), build(slide_crop=0, pamr_steps=3, pamr_stride=(1, 3))
     resized = F.interpolate(plain.logits(images), (40, 56), mode='bilinear', align_corners=False)
-    expected = refined.probabilities_(small, resized.clone())
-    torch.testing.assert_close(refined.probabilities_(images, resized.clone()), expected)
+    expected = refined.probabilities_(refined.refine_(small, resized.clone()))
+    torch.testing.assert_close(refined.probabilities_(refined.refine_(images, resized.clone())), expected)
     torch.testing.assert_close(refined(images, (40, 56))[1], expected)
-    assert not torch.allclose(expected, plain.probabilities_(images, resized), atol=1e-4)
+    assert not torch.allclose(expected, plain.probabilities_(resized), atol=1e-4)
 
 
 def test_what_was_seen_serves_any_number_of_sizes(build, golden):
     pipeline, images = build(pamr_steps=2, **SLIDE), golden['image_1']
     seen = pipeline.look(images)
     for size in ((80, 112), (40, 50), (80, 112)):
-        logits = pipeline.merge(seen, (80, 112), size)
+        logits = pipeline.merge(seen, size)
         torch.testing.assert_close(logits, pipeline.logits(images, size), rtol=0, atol=0)
-        labels = pipeline.decide(pipeline.probabilities_(images, logits))
+        labels = pipeline.decide(pipeline.probabilities_(pipeline.refine_(images, logits)))
         assert torch.equal(labels, pipeline(images, size)[0])
 
 
@@ -277,8 +169,6 @@ def test_settings_defaults():
         (dict(prob_thd=None), 'prob_thd is None'),
         (dict(prob_thd=float('nan')), 'prob_thd is nan'),
         (dict(area_thd=2), 'area_thd is 2'),
-        (dict(dbscan_eps=0), 'dbscan_eps 0'),
-        (dict(dbscan_min_samples=0), 'dbscan_min_samples 0'),
         (dict(input_size=(320, 320)), 'input_size .* with slide_crop 224: expected'),
         (dict(input_size=(320, 0), slide_crop=0), 'input_size'),
         (dict(input_size=(320,), slide_crop=0), 'input_size'),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip.model import CLIP
-from naclip.methods.last_block import Method
+from naclip.methods.naclip import NACLIP
 from naclip.pipeline import Pipeline, Settings
 from naclip.walk.pamr import pamr
 from naclip.walk.text import text_embeddings
@@ -19,7 +19,7 @@ from tools import benchmark
 @pytest.fixture
 def pipeline(model: CLIP, voc21: Vocabulary, golden: dict) -> Pipeline:
     settings = Settings(slide_crop=64, slide_stride=32, pamr_steps=3, prob_thd=0.05)
-    return Pipeline(model, Method.named('naclip', 'reduced'), voc21, golden['query_features'], settings)
+    return Pipeline(model, NACLIP(), voc21, golden['query_features'], settings)
 
 
 @torch.no_grad()

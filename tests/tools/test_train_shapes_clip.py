@@ -11,9 +11,10 @@ from numpy.random import RandomState
 
 from clip import load_checkpoint
 from clip.model import CLIP, VisionTransformer
-from naclip.methods.last_block import METHODS, Method
+from naclip.methods.last_block import LastBlock
+from naclip.methods.naclip import NACLIP
 from naclip.shapes import generator as shapes
-from naclip.walk.reading import dense_tokens, patch_features
+from tests.naclip.methods.reads import dense_tokens, patch_features
 from tools.train_shapes_clip import (
     KEY_LOGIT,
     SIZES,
@@ -93,13 +94,13 @@ def test_plain_reading_is_the_towers_own(visual, images, everything):
 
 def test_dense_reading_is_naclips(visual, images, everything):
     features, _ = image_features(visual, images, mean_of_patches, everything, hide_cls=False)
-    expected = patch_features(visual, images, METHODS['naclip']).flatten(1, 2).mean(dim=1)
+    expected = patch_features(visual, images, NACLIP()).flatten(1, 2).mean(dim=1)
     torch.testing.assert_close(features, F.normalize(expected, dim=-1))
 
 
 def test_reduced_reading_has_neither_residual_nor_ffn(visual, images, everything):
     features, _ = image_features(visual, images, at_cls_reduced, everything, hide_cls=False)
-    tokens, _ = dense_tokens(visual, images, Method.named('vanilla', 'reduced'))
+    tokens, _ = dense_tokens(visual, images, LastBlock('vanilla', 'reduced'))
     torch.testing.assert_close(features, F.normalize(tokens[:, 0], dim=-1))
 
 

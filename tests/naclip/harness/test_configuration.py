@@ -9,6 +9,7 @@ from naclip.harness.configuration import (
     apply_method,
     apply_protocol,
     benchmark_name,
+    chosen_method,
     default_protocol,
     find_step,
     load_config,
@@ -16,6 +17,7 @@ from naclip.harness.configuration import (
     resolve_data_root,
     resolve_file,
 )
+from naclip.methods import find_method
 from naclip.protocols import PROTOCOLS
 from naclip.walk.text import read_templates
 from naclip.walk.vocabulary import read_vocabulary
@@ -54,7 +56,8 @@ def test_configs_are_protocol_naclip(benchmark: str):
     steps = [step.type for step in config.test_dataloader.dataset.pipeline]
     assert steps.index('LoadAnnotations') > steps.index('Resize')
     model = config.model
-    assert (model.prob_thd, model.logit_scale, model.gaussian_std, model.pamr_steps) == (prob_thd, 40, 5, 10)
+    std = chosen_method(model).gaussian_std
+    assert (model.prob_thd, model.logit_scale, std, model.pamr_steps) == (prob_thd, 40, 5, 10)
     assert (model.slide_crop, model.slide_stride, tuple(model.pamr_stride)) == (224, 112, (8, 16))
     assert len(read_vocabulary(resolve_file(model.name_path))) == classes
 
@@ -95,8 +98,8 @@ def test_protocol_sclip():
 def test_method(method: str, attn: str, arch: str, pamr_steps: int):
     config = config_of('voc21')
     apply_method(config, method)
-    model = config.model
-    assert (model.method, model.attn_strategy, model.arch, model.pamr_steps) == (method, attn, arch, pamr_steps)
+    model, chosen = config.model, chosen_method(config.model)
+    assert (model.method, chosen.attention, chosen.architecture, model.pamr_steps) == (method, attn, arch, pamr_steps)
     assert (model.prob_thd, model.logit_scale, model.slide_crop) == (0.1, 40, 224)
 
 
@@ -112,11 +115,12 @@ def test_naclip_refines_where_the_config_does_not():
 
 def test_default_protocols():
     config = config_of('voc21')
-    names = [default_protocol(config, method, 'voc21') for method in (None, 'naclip', 'sclip', 'clip', 'pixelclip')]
+    methods = [None, *map(find_method, ('naclip', 'sclip', 'clip', 'pixelclip'))]
+    names = [default_protocol(config, method, 'voc21') for method in methods]
     assert names == ['naclip', 'naclip', 'sclip', 'naclip', 'naclip']
-    assert default_protocol(config, 'pixelclip', 'voc20') == 'pixelclip'
+    assert default_protocol(config, find_method('pixelclip'), 'voc20') == 'pixelclip'
     config.model.type = 'CLIPForSegmentation'
-    assert [default_protocol(config, method, 'voc21') for method in (None, 'naclip')] == ['config', 'naclip']
+    assert [default_protocol(config, method, 'voc21') for method in methods[:2]] == ['config', 'naclip']
 
 
 def test_protocol_pixelclip():
@@ -145,15 +149,16 @@ def test_protocol_cliptrase(protocol: str, side: int, eps: float, samples: int):
     assert len(PROTOCOLS[protocol].benchmarks) == 9
     for benchmark in PROTOCOLS[protocol].benchmarks:
         config = config_of(benchmark)
+        apply_method(config, 'cliptrase')
         apply_protocol(config, protocol, benchmark)
-        model = config.model
+        model, method = config.model, chosen_method(config.model)
         assert (model.slide_crop, model.pamr_steps, model.prob_thd, model.logit_scale) == (0, 0, 0, 100)
-        assert (model.dbscan_eps, model.dbscan_min_samples) == (eps, samples)
-        assert model.get('cls_weight', False) == (benchmark == 'voc20')
+        assert (method.eps, method.min_samples) == (eps, samples)
+        assert method.cls_weight == (benchmark == 'voc20')
         assert config.test_evaluator.labelled_only
         steps = [step['type'] for step in config.test_dataloader.dataset.pipeline]
         loading = 'LoadWideAnnotations' if benchmark in WIDE else 'LoadAnnotations'
-        assert model.get('background', False) == (benchmark in ('voc21', 'coco_object', 'context60'))
+        assert method.background == (benchmark in ('voc21', 'coco_object', 'context60'))
         background = ['IgnoredToBackground'] if benchmark in ('voc21', 'coco_object', 'context60') else []
         assert steps == ['LoadImageFromFile', loading, 'CentreSquare', *background, 'PackSegInputs']
         assert find_step(config, 'CentreSquare').side == side

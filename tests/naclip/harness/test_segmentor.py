@@ -13,7 +13,9 @@ from mmseg.structures import SegDataSample
 
 from clip.model import CLIP
 from naclip.harness.segmentor import NACLIP, CLIPForSegmentation
-from naclip.methods.last_block import METHODS
+from naclip.methods import find_method
+from naclip.methods.cliptrase import CLIPtrase
+from naclip.methods.sclip import SCLIP
 from tests.conftest import unambiguous
 from tests.naclip.test_pipeline import NACLIP_MODES, SCLIP_MODES
 
@@ -67,15 +69,28 @@ def test_builds_from_published_keys(build):
 def test_defaults_are_those_of_the_method(build):
     segmentor = build()
     assert segmentor.pipeline.method.gaussian_std == 5.0
-    assert segmentor.pipeline.method.attention.__name__ == 'naclip'
-    assert segmentor.pipeline.method.architecture.__name__ == 'reduced'
+    assert segmentor.pipeline.method.attention == 'naclip'
+    assert segmentor.pipeline.method.architecture == 'reduced'
     assert segmentor.pipeline.settings.slide_crop == 224
 
 
 def test_a_method_by_name(build):
     segmentor = build(method='sclip')
-    assert segmentor.pipeline.method == METHODS['sclip']
-    assert build(method='sclip', arch='reduced').pipeline.method == METHODS['sclip'].but(architecture='reduced')
+    assert segmentor.pipeline.method == find_method('sclip')
+    assert build(method='sclip', arch='reduced').pipeline.method == SCLIP(architecture='reduced')
+
+
+def test_a_method_with_constants(build):
+    method = build(method=dict(type='cliptrase', eps=0.4), slide_crop=0).pipeline.method
+    assert method == CLIPtrase(eps=0.4)
+
+
+def test_names_of_old(build):
+    """Constants that were arguments; methods that do not have them heed them as little as ever."""
+    old = dict(dbscan_eps=0.4, dbscan_min_samples=3, cls_weight=True, background=True)
+    method = build(method='cliptrase', slide_crop=0, **old).pipeline.method
+    assert method == CLIPtrase(eps=0.4, min_samples=3, cls_weight=True, background=True)
+    assert build(**old).pipeline.method == find_method('naclip')
 
 
 def test_synonyms_together(build):
@@ -91,7 +106,7 @@ def test_sclip_by_its_own_type_name(build):
         slide_crop=64, area_thd=0.1,
     )  # fmt: skip
     assert isinstance(segmentor, CLIPForSegmentation)
-    assert segmentor.pipeline.method == METHODS['sclip']
+    assert segmentor.pipeline.method == find_method('sclip')
     assert segmentor.pipeline.settings.area_thd == 0.1
 
 
@@ -229,8 +244,11 @@ def test_from_bytes_to_labels(build):
     ('arguments', 'error', 'message'),
     [
         (dict(arch='big'), ValueError, "'big': choose from reduced, vanilla"),
-        (dict(attn_strategy='qq'), ValueError, "'qq': choose from naclip, nonly, gav, kk, csa, vanilla"),
+        (dict(attn_strategy='qk'), ValueError, "'qk': choose from naclip, nonly, gav, kk, csa, vanilla"),
         (dict(method='sam'), ValueError, "'sam': choose from naclip, sclip, cliptrase"),
+        (dict(method=dict(type='naclip', eps=0.3)), ValueError, "naclip has no constant 'eps': .* gaussian_std"),
+        (dict(method=dict(type='cliptrase', eps=-1)), ValueError, 'eps -1'),
+        (dict(dbscan=0.3), TypeError, 'NACLIP takes no dbscan'),
         (dict(gaussian_std=0), ValueError, 'gaussian_std is 0, expected a number > 0'),
         (dict(gaussian_std=-1.0), ValueError, 'gaussian_std is -1.0'),
         (dict(logit_scale=0), ValueError, 'logit_scale is 0, expected > 0'),

@@ -1,89 +1,139 @@
-"""Methods: names to parts, and what is refused."""
-
-import dataclasses
+"""The last block: projected tokens, against the goldens and against the formulas written out."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.methods import last_block as methods
-from naclip.methods.last_block import METHODS, Method, find_method, method_name
-from naclip.protocols import PROTOCOLS
-from naclip.walk import attention
+from naclip.methods import find_method
+from naclip.methods import last_block as blocks
+from naclip.methods.last_block import LastBlock
+from tests.naclip.methods.reads import dense_tokens, patch_features
+from tests.naclip.walk.test_attention import FORMS, literal_weights
+
+ARCHITECTURES = ['reduced', 'vanilla', 'cls_residual']
+NACLIP_KEYS = [
+    *(('reduced', form, std) for form, std in [('naclip', 5), ('naclip', 1), ('nonly', 5), ('kk', 5), ('vanilla', 5)]),
+    *(('vanilla', form, 5) for form in ['naclip', 'nonly', 'kk', 'csa', 'vanilla']),
+]
 
 
-@pytest.mark.parametrize('attn', ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity', 'qkv'])
-@pytest.mark.parametrize('arch', ['reduced', 'vanilla', 'cls_residual'])
-def test_named(attn, arch):
-    method = Method.named(attn, arch, 2.5)
-    assert method.attention is getattr(attention, attn)
-    assert method.architecture is getattr(methods, arch)
-    assert method.gaussian_std == 2.5
+def assert_near(ours, expected, tolerance=1e-4):
+    """Within `tolerance` of the largest expected magnitude."""
+    assert ours.shape == expected.shape
+    assert (ours.cpu() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def test_std_defaults_to_five():
-    assert Method.named('naclip', 'reduced').gaussian_std == 5.0
+def test_every_golden_is_compared(golden):
+    keys = {f'dense/{arch}/{attn}/{std}/{i}' for arch, attn, std in NACLIP_KEYS for i in range(3)}
+    assert keys == {key for key in golden if key.startswith('dense/')}
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (('clip', 'reduced'), "attention .*'clip': choose from naclip, nonly, gav, kk, csa, vanilla"),
-        (('naclip', 'naclip'), "architecture .*'naclip': choose from reduced, vanilla"),
-        (('naclip', 'reduced', 0), 'gaussian_std is 0, expected a number > 0'),
-        (('naclip', 'reduced', -5.0), 'gaussian_std is -5.0'),
-        (('naclip', 'reduced', float('nan')), 'gaussian_std is nan'),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Method.named(*arguments)
+@torch.no_grad()
+@pytest.mark.parametrize('i', range(3))
+@pytest.mark.parametrize(('arch', 'attn', 'std'), NACLIP_KEYS)
+def test_tokens_as_naclip(make_model, golden, arch, attn, std, i, device):
+    method = LastBlock(attn, arch, float(std))
+    tokens, (h, w) = dense_tokens(make_model(device).visual, golden[f'image_{i}'].to(device), method)
+    assert_near(tokens, golden[f'dense/{arch}/{attn}/{std}/{i}'])
+    assert (h, w) == tuple(side // 16 for side in golden[f'image_{i}'].shape[-2:])
 
 
-def test_published_methods():
-    assert METHODS['naclip'] == Method.named('naclip', 'reduced', 5.0)
-    assert METHODS['sclip'] == Method.named('csa', 'vanilla')
-    assert METHODS['clip'] == Method.named('vanilla', 'vanilla')
+@torch.no_grad()
+@pytest.mark.parametrize('i', range(3))
+def test_tokens_as_sclip(make_model, golden, sclip_golden, i, device):
+    tokens, _ = dense_tokens(make_model(device).visual, golden[f'image_{i}'].to(device), LastBlock('csa', 'vanilla'))
+    assert_near(tokens, sclip_golden[f'dense/csa/{i}'])
 
 
-def test_published_under_known_protocols():
-    assert {name: method.protocol for name, method in METHODS.items()} == {
-        'naclip': 'naclip',
-        'sclip': 'sclip',
-        'cliptrase': 'cliptrase',
-        'pixelclip': 'pixelclip',
-        'clip': 'naclip',
-    }
-    assert {method.protocol for method in METHODS.values()} <= PROTOCOLS.keys()
-    assert [name for name, method in METHODS.items() if method.pamr] == ['naclip']
-    assert [name for name, method in METHODS.items() if method.regions] == ['cliptrase']
+@torch.no_grad()
+@pytest.mark.parametrize('i', range(3))
+def test_tokens_as_pixelclip(make_model, pixelclip_golden, i, device):
+    images, expected = pixelclip_golden[f'image_{i}'].to(device), pixelclip_golden[f'dense_{i}']
+    tokens, grid = dense_tokens(make_model(device).visual, images, find_method('pixelclip'))
+    assert_near(tokens[:, 1:].unflatten(1, grid), expected)
 
 
-def test_found_by_name():
-    assert find_method('sclip') is METHODS['sclip']
-    with pytest.raises(ValueError, match=r"unknown method .*'sam': choose from naclip, sclip"):
-        find_method('sam')
+@torch.no_grad()
+def test_features_on_the_feature_grid(model, batch):
+    method = find_method('pixelclip')
+    tokens, (h, w) = dense_tokens(model.visual, batch, method)
+    planes = tokens[:, 1:].mT.unflatten(-1, (h, w))
+    expected = F.normalize(F.interpolate(planes, (64, 64), mode='bilinear', align_corners=False), dim=1)
+    features = patch_features(model.visual, batch, method)
+    assert features.shape == (3, 64, 64, 64)
+    torch.testing.assert_close(features, expected.permute(0, 2, 3, 1))
+    singles = torch.cat([patch_features(model.visual, picture[None], method) for picture in batch])
+    torch.testing.assert_close(features, singles, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize('name', METHODS)
-def test_names(name):
-    assert method_name(METHODS[name]) == name
-    assert method_name(METHODS[name].but(gaussian_std=2.0)) == name
-    assert method_name(METHODS[name].but('gav', 'vanilla')) == 'gav/vanilla'
+@torch.no_grad()
+@pytest.mark.parametrize('std', [5.0, 1.0])
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('attn', FORMS)
+def test_last_block_as_the_formulas(model, golden, attn, arch, std):
+    visual = model.visual
+    x, grid = visual.embed(golden['image_1'])
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    last = visual.transformer.resblocks[-1]
+    projected = last.ln_1(x)[0] @ last.attn.in_proj_weight.T + last.attn.in_proj_bias  # (N, 3D)
+    q, k, v = (part.view(-1, 2, 64).transpose(0, 1) for part in projected.chunk(3, dim=-1))  # (heads, N, d)
+    a = literal_weights(attn, q, k, v, grid, std).float()
+    y = last.attn.out_proj(torch.cat([a[head] @ v[head] for head in range(2)], dim=-1))[None]
+    if arch != 'reduced':
+        y = (x if arch == 'vanilla' else x[:, :1]) + y
+        y = y + last.mlp(last.ln_2(y))
+    expected = visual.ln_post(y) @ visual.proj
+    assert_near(dense_tokens(visual, golden['image_1'], LastBlock(attn, arch, std))[0], expected, 1e-5)
 
 
-def test_other_parts():
-    method = METHODS['sclip'].but(architecture='reduced', gaussian_std=3.0)
-    assert (method.attention, method.architecture) == (attention.csa, methods.reduced)
-    assert (method.gaussian_std, method.protocol) == (3.0, 'sclip')
-    assert METHODS['sclip'].but() == METHODS['sclip']
-    with pytest.raises(ValueError, match='gaussian_std is 0'):
-        METHODS['sclip'].but(gaussian_std=0)
+@torch.no_grad()
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('attn', FORMS)
+def test_batch_equals_singles(make_model, batch, attn, arch, device):
+    visual, method = make_model(device).visual, LastBlock(attn, arch)
+    together = patch_features(visual, batch.to(device), method)
+    singles = torch.cat([patch_features(visual, picture[None].to(device), method) for picture in batch])
+    torch.testing.assert_close(together, singles, rtol=0, atol=2e-6 if device.type == 'cpu' else 1e-5)
 
 
-def test_immutable():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        METHODS['naclip'].gaussian_std = 1.0
+@torch.no_grad()
+def test_last_block_as_clip_gives_clip(model, batch):
+    """With CLIP's own attention and architecture, CLS is CLIP's picture feature."""
+    tokens, _ = dense_tokens(model.visual, batch, LastBlock('vanilla', 'vanilla'))
+    torch.testing.assert_close(tokens[:, 0], model.encode_image(batch), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_features_are_unit_vectors_in_their_places(model, golden):
+    method = LastBlock('naclip', 'reduced')
+    tokens, (h, w) = dense_tokens(model.visual, golden['image_2'], method)
+    features = patch_features(model.visual, golden['image_2'], method)
+    assert features.shape == (1, 4, 6, 64)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(1, 4, 6))
+    for r in range(h):
+        for c in range(w):
+            expected = F.normalize(tokens[0, 1 + r * w + c], dim=0)
+            torch.testing.assert_close(features[0, r, c], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('attn', FORMS)
+def test_half_precision_is_near_float32(make_model, model, golden, attn, arch, device):
+    method = LastBlock(attn, arch)
+    half = patch_features(make_model(device, torch.float16).visual, golden['image_1'].to(device), method)
+    assert half.dtype == torch.float16
+    full = patch_features(model.visual, golden['image_1'], method)
+    assert F.cosine_similarity(half.float().cpu(), full, dim=-1).min() > 0.999
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('attn', FORMS)
+def test_single_patch(model, attn):
+    features = patch_features(model.visual, torch.ones(2, 3, 16, 31), LastBlock(attn, 'reduced'))
+    assert features.shape == (2, 1, 1, 64)
+    assert features.isfinite().all()
 
 
 @torch.no_grad()
@@ -92,9 +142,9 @@ def test_architectures(model, state_dict):
     block = model.visual.transformer.resblocks[-1]
     weights = {k.removeprefix('visual.transformer.resblocks.2.'): v for k, v in state_dict.items()}
     x, y = torch.randn(2, 1, 7, 128, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(methods.reduced(block, x, y), y)
-    assert_feed_forward(methods.vanilla(block, x, y), weights, x + y)
-    assert_feed_forward(methods.cls_residual(block, x, y), weights, x[:, [0] * 7] + y)
+    assert torch.equal(blocks.reduced(block, x, y), y)
+    assert_feed_forward(blocks.vanilla(block, x, y), weights, x + y)
+    assert_feed_forward(blocks.cls_residual(block, x, y), weights, x[:, [0] * 7] + y)
 
 
 def assert_feed_forward(output, weights, z):

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naclip.methods.regions import check_dependencies, denoised, find_regions, vote
+from naclip.methods.cliptrase import CLIPtrase
+from naclip.methods.regions import denoised, find_regions, majority
+from naclip.pipeline import Settings, check_fit
 
 
 def random_labels(shape: tuple[int, int], count: int, seed: int) -> torch.Tensor:
@@ -16,9 +18,9 @@ def random_labels(shape: tuple[int, int], count: int, seed: int) -> torch.Tensor
 
 
 @given(st.tuples(st.integers(1, 6), st.integers(1, 6)), st.integers(1, 4), st.integers(1, 4), st.integers(0, 999))
-def test_vote_as_brute_force(shape, label_count, region_count, seed):
+def test_majority_as_brute_force(shape, label_count, region_count, seed):
     labels, regions = random_labels(shape, label_count, seed), random_labels(shape, region_count, seed + 1)
-    voted = vote(labels, regions)
+    voted = majority(labels, regions)
     for y in range(shape[0]):
         for x in range(shape[1]):
             inside = labels[regions == regions[y, x]].tolist()
@@ -65,10 +67,11 @@ def test_patches_in_no_cluster_belong_where_they_are_most_alike():
 
 
 def test_missing_scikit_learn(monkeypatch):
-    check_dependencies()
+    method, settings = CLIPtrase(), Settings(slide_crop=0)
+    check_fit(method, settings)
     monkeypatch.setitem(sys.modules, 'sklearn.cluster', None)
     with pytest.raises(ValueError, match=r'needs scikit-learn.*pip install scikit-learn'):
-        check_dependencies()
+        check_fit(method, settings)
 
 
 def test_the_same_picture_has_the_same_regions():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naclip.walk.attention import ATTENTION_FORMS, Term, attend, attention_weights, gaussian_bias
 
-FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity', 'qkv']
+FORMS = ['naclip', 'nonly', 'gav', 'kk', 'csa', 'vanilla', 'identity', 'qkv', 'qq']
 GRIDS = [(3, 5), (4, 4), (5, 2), (1, 6), (1, 1)]
 
 
@@ -48,6 +48,8 @@ def literal_weights(form: str, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int,
             case 'gav':
                 norms = [s * float(norm_q[head, i] * norm_k[head, j]) for j in every]
                 return softmax([logit('qk', head, i, j) + norms[j] * near[j] for j in every])
+            case 'qq':
+                return softmax([logit('qq', head, i, j) for j in every])
             case 'kk':
                 return softmax([logit('kk', head, i, j) for j in every])
             case 'csa':

@@ -1,161 +1,122 @@
-"""Projected tokens of the towers, against the goldens and against the formulas written out."""
+"""A reading: each block once, and what comes out is the tower's."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from naclip.methods.last_block import METHODS, Method
-from naclip.walk.reading import dense_tokens, features, patch_features, token_affinity
-from tests.naclip.walk.test_attention import FORMS, literal_weights
-
-ARCHITECTURES = ['reduced', 'vanilla', 'cls_residual']
-NACLIP_KEYS = [
-    *(('reduced', form, std) for form, std in [('naclip', 5), ('naclip', 1), ('nonly', 5), ('kk', 5), ('vanilla', 5)]),
-    *(('vanilla', form, 5) for form in ['naclip', 'nonly', 'kk', 'csa', 'vanilla']),
-]
+from clip.model import VisionTransformer, resample_by_size
+from naclip.walk.reading import ConvNeXtReading, Reading, cosine
+from naclip.walk.windows import NO_MARGINS, Margins
 
 
-def assert_near(ours, expected, tolerance=1e-4):
-    """Within `tolerance` of the largest expected magnitude."""
-    assert ours.shape == expected.shape
-    assert (ours.cpu() - expected).abs().max() <= tolerance * expected.abs().max()
+@pytest.fixture
+def visual(model) -> VisionTransformer:
+    return model.visual
 
 
-def test_every_golden_is_compared(golden):
-    keys = {f'dense/{arch}/{attn}/{std}/{i}' for arch, attn, std in NACLIP_KEYS for i in range(3)}
-    assert keys == {key for key in golden if key.startswith('dense/')}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('i', range(3))
-@pytest.mark.parametrize(('arch', 'attn', 'std'), NACLIP_KEYS)
-def test_tokens_as_naclip(make_model, golden, arch, attn, std, i, device):
-    method = Method.named(attn, arch, float(std))
-    tokens, (h, w) = dense_tokens(make_model(device).visual, golden[f'image_{i}'].to(device), method)
-    assert_near(tokens, golden[f'dense/{arch}/{attn}/{std}/{i}'])
-    assert (h, w) == tuple(side // 16 for side in golden[f'image_{i}'].shape[-2:])
+@pytest.fixture
+def block_runs(visual, monkeypatch) -> Callable[[], list[int]]:
+    """The numbers of the blocks that ran whole, in order."""
+    blocks, runs = list(visual.transformer.resblocks), []
+    kind = type(blocks[0])
+    forward = kind.forward
+    monkeypatch.setattr(
+        kind, 'forward', lambda self, *args: runs.append(blocks.index(self) + 1) or forward(self, *args)
+    )
+    return lambda: runs
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('i', range(3))
-def test_tokens_as_sclip(make_model, golden, sclip_golden, i, device):
-    tokens, _ = dense_tokens(make_model(device).visual, golden[f'image_{i}'].to(device), Method.named('csa', 'vanilla'))
-    assert_near(tokens, sclip_golden[f'dense/csa/{i}'])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('i', range(3))
-def test_tokens_as_pixelclip(make_model, pixelclip_golden, i, device):
-    images, expected = pixelclip_golden[f'image_{i}'].to(device), pixelclip_golden[f'dense_{i}']
-    tokens, grid = dense_tokens(make_model(device).visual, images, METHODS['pixelclip'])
-    assert_near(tokens[:, 1:].unflatten(1, grid), expected)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('i', range(2))
-def test_tokens_and_affinity_as_cliptrase(deep_model, cliptrase_golden, i):
-    method, images = METHODS['cliptrase'], cliptrase_golden[f'image_{i}']
-    cls, patches = features(deep_model.visual, images, method)
-    assert_near(torch.cat([cls[:, None], patches.flatten(1, 2)], dim=1), cliptrase_golden[f'visual_{i}'])
-    affinity, grid = token_affinity(deep_model.visual, images, method)
-    assert_near(affinity, cliptrase_golden[f'attn_{i}'])
-    assert grid == (8, 8)
-
-
-@torch.no_grad()
-def test_other_shapes_as_cliptrase(deep_model, cliptrase_golden):
-    method, images = METHODS['cliptrase'], cliptrase_golden['rect/image']
-    assert_near(dense_tokens(deep_model.visual, images, method)[0], cliptrase_golden['rect/features'])
-    affinity, grid = token_affinity(deep_model.visual, images, method)
-    assert_near(affinity, cliptrase_golden['rect/attn'])
-    assert grid == (5, 7)
-
-
-@torch.no_grad()
-def test_affinity_of_a_batch_is_that_of_singles(model, batch):
-    together, _ = token_affinity(model.visual, batch, METHODS['cliptrase'])
-    singles = torch.cat([token_affinity(model.visual, picture[None], METHODS['cliptrase'])[0] for picture in batch])
-    torch.testing.assert_close(together, singles, rtol=0, atol=2e-6)
-
-
-@torch.no_grad()
-def test_features_on_the_feature_grid(model, batch):
-    method = METHODS['pixelclip']
-    tokens, (h, w) = dense_tokens(model.visual, batch, method)
-    planes = tokens[:, 1:].mT.unflatten(-1, (h, w))
-    expected = F.normalize(F.interpolate(planes, (64, 64), mode='bilinear', align_corners=False), dim=1)
-    features = patch_features(model.visual, batch, method)
-    assert features.shape == (3, 64, 64, 64)
-    torch.testing.assert_close(features, expected.permute(0, 2, 3, 1))
-    singles = torch.cat([patch_features(model.visual, picture[None], method) for picture in batch])
-    torch.testing.assert_close(features, singles, rtol=0, atol=2e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('std', [5.0, 1.0])
-@pytest.mark.parametrize('arch', ARCHITECTURES)
-@pytest.mark.parametrize('attn', FORMS)
-def test_last_block_as_the_formulas(model, golden, attn, arch, std):
-    visual = model.visual
-    x, grid = visual.embed(golden['image_1'])
-    for block in visual.transformer.resblocks[:-1]:
+def test_tokens_as_the_tower(visual, batch):
+    reading = Reading(visual, batch)
+    x, grid = visual.embed(batch)
+    assert reading.grid == grid == (5, 7)
+    assert reading.depth == 3
+    assert torch.equal(reading.tokens(0), x)
+    for layer, block in enumerate(visual.transformer.resblocks, 1):
         x = block(x)
-    last = visual.transformer.resblocks[-1]
-    projected = last.ln_1(x)[0] @ last.attn.in_proj_weight.T + last.attn.in_proj_bias  # (N, 3D)
-    q, k, v = (part.view(-1, 2, 64).transpose(0, 1) for part in projected.chunk(3, dim=-1))  # (heads, N, d)
-    a = literal_weights(attn, q, k, v, grid, std).float()
-    y = last.attn.out_proj(torch.cat([a[head] @ v[head] for head in range(2)], dim=-1))[None]
-    if arch != 'reduced':
-        y = (x if arch == 'vanilla' else x[:, :1]) + y
-        y = y + last.mlp(last.ln_2(y))
-    expected = visual.ln_post(y) @ visual.proj
-    assert_near(dense_tokens(visual, golden['image_1'], Method.named(attn, arch, std))[0], expected, 1e-5)
+        assert reading.block(layer) is block
+        assert torch.equal(reading.tokens(layer), x)
+    torch.testing.assert_close(reading.project(reading.tokens(3)[:, 0]), visual(batch))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('arch', ARCHITECTURES)
-@pytest.mark.parametrize('attn', FORMS)
-def test_batch_equals_singles(make_model, batch, attn, arch, device):
-    visual, method = make_model(device).visual, Method.named(attn, arch)
-    together = patch_features(visual, batch.to(device), method)
-    singles = torch.cat([patch_features(visual, picture[None].to(device), method) for picture in batch])
-    torch.testing.assert_close(together, singles, rtol=0, atol=2e-6 if device.type == 'cpu' else 1e-5)
+def test_blocks_run_once_and_only_when_asked_for(visual, batch, block_runs):
+    reading = Reading(visual, batch)
+    assert block_runs() == []
+    reading.qkv(2)
+    assert block_runs() == [1]
+    first = reading.tokens(1)
+    assert reading.tokens(3) is reading.tokens(3)
+    assert reading.tokens(1) is first
+    assert block_runs() == [1, 3]  # half of block 2 was done before
 
 
 @torch.no_grad()
-def test_last_block_as_clip_gives_clip(model, batch):
-    """With CLIP's own attention and architecture, CLS is CLIP's picture feature."""
-    tokens, _ = dense_tokens(model.visual, batch, Method.named('vanilla', 'vanilla'))
-    torch.testing.assert_close(tokens[:, 0], model.encode_image(batch), rtol=1e-5, atol=1e-5)
+def test_looking_inside_first_changes_nothing(visual, batch):
+    looked, plain = Reading(visual, batch), Reading(visual, batch)
+    looked.attention(1)
+    looked.qkv(3)
+    torch.testing.assert_close(looked.tokens(3), plain.tokens(3), rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
-def test_features_are_unit_vectors_in_their_places(model, golden):
-    method = Method.named('naclip', 'reduced')
-    tokens, (h, w) = dense_tokens(model.visual, golden['image_2'], method)
-    features = patch_features(model.visual, golden['image_2'], method)
-    assert features.shape == (1, 4, 6, 64)
-    torch.testing.assert_close(features.norm(dim=-1), torch.ones(1, 4, 6))
-    for r in range(h):
-        for c in range(w):
-            expected = F.normalize(tokens[0, 1 + r * w + c], dim=0)
-            torch.testing.assert_close(features[0, r, c], expected)
+def test_inside_a_block(visual, batch):
+    reading = Reading(visual, batch)
+    block = visual.transformer.resblocks[1]
+    normed = block.ln_1(reading.tokens(1))
+    assert torch.equal(reading.normed(2), normed)
+    projected = (normed @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).view(3, 36, 3, 2, 64)
+    for i, part in enumerate(reading.qkv(2)):
+        torch.testing.assert_close(part, projected[:, :, i].transpose(1, 2), rtol=1e-5, atol=1e-5)
+    q, k, _ = reading.qkv(2)
+    torch.testing.assert_close(reading.attention(2), torch.softmax(q @ k.mT / 8, dim=-1))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('arch', ARCHITECTURES)
-@pytest.mark.parametrize('attn', FORMS)
-def test_half_precision_is_near_float32(make_model, model, golden, attn, arch, device):
-    method = Method.named(attn, arch)
-    half = patch_features(make_model(device, torch.float16).visual, golden['image_1'].to(device), method)
-    assert half.dtype == torch.float16
-    full = patch_features(model.visual, golden['image_1'], method)
-    assert F.cosine_similarity(half.float().cpu(), full, dim=-1).min() > 0.999
+def test_patches_in_their_places(visual, batch):
+    reading = Reading(visual, batch)
+    tokens = torch.arange(36.0).expand(3, 36)[..., None]
+    patches = reading.patches(tokens)
+    assert patches.shape == (3, 5, 7, 1)
+    assert patches[2, 3, 4, 0] == 1 + 3 * 7 + 4
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('attn', FORMS)
-def test_single_patch(model, attn):
-    features = patch_features(model.visual, torch.ones(2, 3, 16, 31), Method.named(attn, 'reduced'))
-    assert features.shape == (2, 1, 1, 64)
-    assert features.isfinite().all()
+def test_how_the_positional_embedding_gets_to_the_grid(visual, batch):
+    by_scale, by_size = Reading(visual, batch), Reading(visual, batch, resample_by_size)
+    assert torch.equal(by_size.tokens(0), visual.embed(batch, resample_by_size)[0])
+    assert not torch.allclose(by_size.tokens(0), by_scale.tokens(0), atol=1e-3)
+
+
+def test_margins_are_handed_on(visual, batch):
+    assert Reading(visual, batch).margins == NO_MARGINS
+    assert Reading(visual, batch, margins=Margins(1, 2, 3, 4)).margins == (1, 2, 3, 4)
+
+
+def test_too_small(visual):
+    with pytest.raises(ValueError, match='smaller than one 16-pixel patch'):
+        Reading(visual, torch.zeros(1, 3, 15, 40))
+
+
+@torch.no_grad()
+def test_a_convnext_has_positions(convnext_parts):
+    from clip.convnext import ConvNeXt
+
+    visual = ConvNeXt(convnext_parts.visual.trunk, convnext_parts.visual.head)
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ConvNeXtReading(visual, images).features(), visual.read(images)[1])
+
+
+def test_cosine_as_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    features = 3 * torch.randn(2, 2, 3, 4, generator=generator)
+    texts = F.normalize(torch.randn(5, 4, generator=generator), dim=-1)
+    maps = cosine(features, texts)
+    assert maps.shape == (2, 5, 2, 3)
+    for b, y, x, q in [(0, 0, 0, 0), (1, 1, 2, 4), (0, 1, 0, 3)]:
+        expected = F.cosine_similarity(features[b, y, x], texts[q], dim=0)
+        torch.testing.assert_close(maps[b, q, y, x], expected)
+    assert cosine(features.half(), texts).dtype == torch.float32

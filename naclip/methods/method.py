@@ -1,0 +1,98 @@
+"""What a method is: the three seams of the walk that it may fill, and where it comes from.
+
+Shapes: B windows or pictures; H, W pixels; h, w the grid of the maps; C joint width; Q names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+from torch import Tensor
+
+from clip.convnext import ConvNeXt
+from clip.model import VisionTransformer
+from naclip.walk.reading import Reading, Tower, cosine
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a method comes from, for tables and records."""
+
+    title: str
+    paper: str  # where it was published
+    code: str  # the repository and commit that its module was held against
+    licence: str  # of that repository; 'none stated' where it has none, 'see there' where it was not looked up
+    reads: str  # what it looks at in the tower, in a few words
+
+
+@dataclass(frozen=True)
+class Method:
+    """A reading of the image tower. The fields of a subclass are the constants of its paper, and nothing else.
+
+    A subclass gives `features` or `maps`, and where its paper asks for it `refine` and `vote`. It keeps nothing
+    between calls, and what its paper computes for each window or picture it computes for each alone, however they are
+    batched.
+    """
+
+    name: ClassVar[str]  # default: the class's, in small letters
+    about: ClassVar[About | None] = None
+    protocol: ClassVar[str] = 'naclip'  # the settings it was published under, in naclip/protocols.py
+    pamr: ClassVar[bool] = False  # whether it was published with PAMR after it
+    towers: ClassVar[tuple[type, ...]] = (VisionTransformer,)  # the kinds of image tower that it can read
+    requires: ClassVar[Mapping[str, str]] = {}  # optional modules it needs: how to import -> how to install
+    companions: ClassVar[tuple[str, ...]] = ()  # texts it compares with beside the names: further rows of `texts`
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if 'name' not in cls.__dict__:
+            cls.name = cls.__name__.lower()
+
+    def read(self, visual: Tower, windows: Tensor) -> Reading:
+        """Stage 4: how windows (B, 3, H, W) enter the tower."""
+        return Reading(visual, windows)
+
+    def features(self, reading: Reading, texts: Tensor) -> Tensor:
+        """Stage 5: features that can be compared with `texts` (Q, C): (B, h, w, C), not normalised.
+
+        Raises:
+            NotImplementedError: the method makes its maps in another way.
+        """
+        raise NotImplementedError(f'method {self.name} has no features of patches, only maps')
+
+    def maps(self, reading: Reading, texts: Tensor) -> Tensor:
+        """Stage 5: how well each name fits where (B, Q, h, w), float32; as a rule cosines."""
+        return cosine(self.features(reading, texts), texts)
+
+    def refine(self, pictures: Tensor, maps: Tensor, texts: Tensor) -> Tensor:
+        """Stage 7: maps of whole pictures (B, Q, H, W), beside the normalised pictures at that size -> same."""
+        return maps
+
+    def vote(self, reading: Reading, labels: Tensor, maps: Tensor, query_idx: Tensor) -> Tensor:
+        """Stage 9: labels of one whole picture (1, 1, H, W) -> same.
+
+        `reading` is the picture's, `maps` (1, Q, H, W) are those after stage 7, `query_idx` (Q,) has each name's class.
+        """
+        return labels
+
+    @property
+    def refines(self) -> bool:
+        """Whether stage 7 is the method's."""
+        return type(self).refine is not Method.refine
+
+    @property
+    def votes(self) -> bool:
+        """Whether stage 9 is the method's: then it reads whole pictures."""
+        return type(self).vote is not Method.vote
+
+    @property
+    def constants(self) -> dict[str, object]:
+        """All that its numbers depend on, by name."""
+        return asdict(self)
+
+    @classmethod
+    def constant_names(cls) -> list[str]:
+        """The names of its constants."""
+        return [field.name for field in fields(cls)]
+
+
+BOTH_TOWERS = (VisionTransformer, ConvNeXt)
