@@ -116,6 +116,16 @@ def resample_by_size(patches: Tensor, h: int, w: int) -> Tensor:
     return F.interpolate(patches, (h, w), mode='bicubic', align_corners=False)
 
 
+def resample_by_size_antialiased(patches: Tensor, h: int, w: int) -> Tensor:
+    """As `resample_by_size`, with PyTorch's antialiasing, which also changes what an upsampling gives."""
+    return F.interpolate(patches, (h, w), mode='bicubic', align_corners=False, antialias=True)
+
+
+def resample_bilinear(patches: Tensor, h: int, w: int) -> Tensor:
+    """(1, D, g, g) -> (1, D, h, w), bilinear, so that the borders of the two grids coincide."""
+    return F.interpolate(patches, (h, w), mode='bilinear', align_corners=False)
+
+
 class VisionTransformer(nn.Module):
     """CLIP's image tower."""
 

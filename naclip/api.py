@@ -141,16 +141,32 @@ class Segmenter:
             self.net, self.checkpoint.sha256, queries_of(vocabulary, chosen), texts, self.cache_dir, progress=False
         )
         pipeline = Pipeline(self.net, chosen, vocabulary, query_features, settings).to(self.net.device)
-        return PreparedSegmenter(pipeline, short_side or usual_side, bool(background))
+        normalise = {key: published[key] for key in ('mean', 'std') if key in published}
+        return PreparedSegmenter(
+            pipeline, short_side or usual_side, bool(background), 'squash' in published, **normalise
+        )
 
 
 class PreparedSegmenter:
-    """A pipeline that takes pictures of any kind and size, whose short side the image tower sees at so many pixels."""
+    """A pipeline that takes pictures of any kind and size, whose short side the image tower sees at so many pixels.
 
-    def __init__(self, pipeline: Pipeline, short_side: int, has_background: bool):
+    Squashed, a picture becomes a square of that side. `mean` and `std` normalise RGB in [0, 1].
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        short_side: int,
+        has_background: bool,
+        squash: bool = False,
+        mean: Sequence[float] = clip.MEAN,
+        std: Sequence[float] = clip.STD,
+    ):
         self.pipeline = pipeline
         self.short_side = short_side
         self.has_background = has_background
+        self.squash = squash
+        self.normalisation = mean, std
 
     def __call__(self, image: Picture) -> Segmentation:
         """Label every pixel of a picture.
@@ -163,7 +179,8 @@ class PreparedSegmenter:
         size = (picture.height, picture.width)
         working_size = bounded_size(size, working_pixels(len(vocabulary.queries)))
         reduced = picture if working_size == size else picture.resize(working_size[::-1], Image.Resampling.BICUBIC)
-        images = network_input(reduced, input_size(working_size, self.short_side, net.visual)).to(net.device)
+        fitting = (self.short_side,) * 2 if self.squash else input_size(working_size, self.short_side, net.visual)
+        images = network_input(reduced, fitting, *self.normalisation).to(net.device)
         labels, scores = self.pipeline(images, working_size)
         if working_size != size:
             labels = enlarge(labels, scores, size, self.pipeline)
@@ -293,21 +310,23 @@ def settings_for(
     published = PROTOCOLS[method.protocol].everywhere
     usual = Settings()
     scale = min(visual.input_resolution / usual.slide_crop, 1)
-    settings = replace(
-        usual,
-        slide_crop=round(scale * usual.slide_crop),
-        slide_stride=max(round(scale * usual.slide_stride), 1),
-        pamr_stride=tuple(max(round(scale * d), 1) for d in usual.pamr_stride),
-    )
     known = {field.name for field in fields(Settings)} - {'input_size'}
-    settings = replace(settings, **{key: value for key, value in published.items() if key in known})
+    settings = replace(usual, **{key: value for key, value in published.items() if key in known})
+    settings = replace(
+        settings,
+        slide_crop=round(scale * settings.slide_crop),
+        slide_stride=max(round(scale * settings.slide_stride), 1),
+        pamr_stride=tuple(max(round(scale * d), 1) for d in settings.pamr_stride),
+    )
     if 'input_size' in published:
         size = published['input_size']
         settings = replace(settings, input_size=size[visual.kind] if isinstance(size, Mapping) else size)
     pamr = method.pamr if pamr is None else pamr
     settings = replace(settings, pamr_steps=STEPS if pamr else 0, prob_thd=prob_thd)
-    short_side = published.get('crop') or min(published.get('resize', (round(scale * SHORT_SIDE),)))
-    return settings, short_side
+    if 'crop' in published or 'input_size' in published:  # sizes that belong to a method's other constants
+        return settings, published.get('crop') or min(published['resize'])
+    short_side = published.get('squash') or min(published.get('resize', (SHORT_SIDE,)))
+    return settings, round(scale * short_side)
 
 
 def working_pixels(names: int) -> int:

@@ -31,6 +31,7 @@ class Settings:
 
     input_size: tuple[int, int] | None = None  # pictures are resized to this height and width, any aspect
     slide_crop: int = 224  # pixels; 0 takes the whole picture at once
+    straight: bool = False  # then maps go to the target size at once, not by way of the picture's own
     slide_stride: int = 112  # pixels
     pamr_steps: int = 0  # 0: no refinement
     pamr_stride: tuple[int, ...] = DILATIONS
@@ -186,6 +187,8 @@ class Pipeline(nn.Module):
         size = seen.size
         if self.settings.input_size:  # one look at the whole picture, which has no size of its own
             size = target if seen.margins == NO_MARGINS else self.settings.input_size
+        elif self.settings.straight and not self.settings.slide_crop:
+            size = target
         return merge_windows(seen.maps, self._boxes(size), size, target, seen.margins)
 
     def _boxes(self, size: tuple[int, int]) -> list[Window]:

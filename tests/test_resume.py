@@ -236,7 +236,7 @@ def test_finished_run_gets_files_it_lacks(work_dir: Path, finished: Path, resume
 def test_other_settings_are_refused(refusal: Callable[..., str], work_dir: Path):
     line = refusal('--std', '3')
     assert line == (
-        f'eval.py: {work_dir} has a run under other settings: settings.gaussian_std was 5.0, is 3.0; '
+        f'eval.py: {work_dir} has a run under other settings: settings.constants.gaussian_std was 5.0, is 3.0; '
         'take another --work-dir, or leave out --resume to start over'
     )
     assert 'settings.limit was not set, is 4' in refusal('--limit', '4')
@@ -514,7 +514,9 @@ def test_all_again(data: Path, finished: Path, tmp_path: Path):
     assert 'shapes: finished before' in output
     code, output, line = run('2', WORK_DIR='mine')
     assert (code, line[1:3]) == (1, ['-', '-'])  # what is there belongs to another run
-    assert 'eval.py: mine/shapes has a run under other settings: settings.gaussian_std was 5.0, is 2.0' in output
+    assert (
+        'eval.py: mine/shapes has a run under other settings: settings.constants.gaussian_std was 5.0, is 2.0' in output
+    )
     assert 'not evaluated: shapes' in output
     assert_equal(tmp_path / 'mine/shapes', finished)
     # By default other settings go elsewhere; and starting over asks nothing.

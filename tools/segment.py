@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('pictures', nargs='+', type=Path, metavar='PICTURE', help='a picture, or a folder of pictures')
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument('--classes', help='"cat, kitten; dog": semicolons separate classes, commas synonyms')
-    words.add_argument('--classes-file', type=Path, metavar='FILE', help='one class a line, commas between synonyms')
+    words.add_argument('--classes-file', type=Path, metavar='FILE', help="a class a line, ',' or ';' between synonyms")
     add('--background', default='', metavar='NAMES', help='"wall, sky": what is not to be told apart, class 0')
     add(
         '--method',

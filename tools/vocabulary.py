@@ -16,6 +16,7 @@ from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_tem
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
 
 SHOWN = 10  # of anything there may be many of
+SEPARATORS = {',': 'synonyms by commas', ';': 'synonyms by semicolons'}
 
 
 def some(items: Sequence[str]) -> str:
@@ -27,7 +28,11 @@ def some(items: Sequence[str]) -> str:
 def look_over(vocabulary: Vocabulary, templates: Sequence[str]) -> Iterator[str]:
     """Counts, and warnings of what may be a mistake, line by line."""
     names, classes = vocabulary.names, vocabulary.classes
-    yield f'{len(classes)} classes, {len(names)} names'
+    several = len(names) > len(classes)
+    yield (
+        f'{len(classes)} classes, {len(names)} names, '
+        f'{SEPARATORS.get(vocabulary.separator, "synonyms") if several else "one name a class"}'
+    )
     largest = sorted(((len(c), c[0]) for c in classes if len(c) > 1), key=lambda item: -item[0])
     if largest:
         yield f'most names: {some([f"{name} {count}" for count, name in largest])}'
@@ -39,6 +44,9 @@ def look_over(vocabulary: Vocabulary, templates: Sequence[str]) -> Iterator[str]
         lines = ', '.join(f'{place + 1} ({classes[place][0]})' for place in dict.fromkeys(places))
         where = 'twice in line' if len(set(places)) == 1 else 'in several classes, lines'
         yield f'warning: {name!r} is {where} {lines}'
+    for number, (name, *others) in enumerate(classes, 1):
+        if vocabulary.separator == ';' and ',' in name and not others:
+            yield f"warning: line {number} is one name, {name!r}: it has ';', so its commas do not separate"
     for name in names:
         for oddity in wording.oddities(name):
             yield f'warning: {name!r} has {oddity}'
@@ -95,7 +103,7 @@ def nearest(vocabulary: Vocabulary, templates: Sequence[str], options: argparse.
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description='Look over a class-name file: repeats, lengths, names that will be confused.')
     add = parser.add_argument
-    add('file', type=Path, metavar='FILE', help='one class a line, synonyms separated by commas')
+    add('file', type=Path, metavar='FILE', help="one class a line, synonyms separated by commas or by ';'")
     add('--against', type=Path, metavar='OTHER', help='tell what is different from this class-name file')
     add(
         '--backbone', help=f'compare text embeddings of a checkpoint file, or of one of {", ".join(available_models())}'

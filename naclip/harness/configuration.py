@@ -149,6 +149,12 @@ def _resize(config: Config, scale: tuple[int, int]) -> None:
     step.scale = scale
 
 
+def _squash(config: Config, side: int) -> None:
+    """Pictures become squares of a side, whatever their aspect (bicubic, antialiased); the ground truth stays."""
+    _resize(config, (side, side))
+    find_step(config, 'Resize').update(keep_ratio=False, backend='pillow', interpolation='bicubic')
+
+
 def _crop(config: Config, side: int) -> None:
     """Pictures and ground truth become squares: their middle, once their short side is `side`."""
     dataset = config.test_dataloader.dataset
@@ -169,6 +175,7 @@ def _labelled_only(config: Config, value: bool) -> None:
 
 HARNESS_KEYS = {
     'resize': _resize,
+    'squash': _squash,
     'crop': _crop,
     'ignored_is_background': _ignored_is_background,
     'labelled_only': _labelled_only,

@@ -37,9 +37,10 @@ class NACLIP(BaseSegmentor):
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block, for methods of that family (naclip/methods/last_block.py).
             Default: the method's.
-        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, input_size: see
+        pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, straight, input_size: see
             `naclip.pipeline.Settings`. An input_size may be one for each kind of image tower: {'vit': ..., 'convnext':
             ...}.
+        mean, std: how pictures are normalised, RGB in [0, 1]; default: CLIP's.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
@@ -75,14 +76,17 @@ class NACLIP(BaseSegmentor):
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
         method: str | Mapping | Method | None = None,
+        mean: Sequence[float] = clip.MEAN,
+        std: Sequence[float] = clip.STD,
         input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         synonyms: str = 'best',
+        straight: bool = False,
         **old: object,
     ):
         super().__init__(
             data_preprocessor=SegDataPreProcessor(
-                mean=[255 * value for value in clip.MEAN],
-                std=[255 * value for value in clip.STD],
+                mean=[255 * value for value in mean],
+                std=[255 * value for value in std],
                 bgr_to_rgb=True,
             )
         )
@@ -99,6 +103,7 @@ class NACLIP(BaseSegmentor):
         settings = Settings(
             slide_crop=slide_crop,
             slide_stride=slide_stride,
+            straight=straight,
             pamr_steps=pamr_steps,
             pamr_stride=tuple(pamr_stride),
             logit_scale=logit_scale,

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from clip.weights import file_sha256
 from naclip.methods.clip import CLIP
+from naclip.methods.clip_surgery import CLIPSurgery
 from naclip.methods.cliptrase import CLIPtrase
+from naclip.methods.gem import GEM
 from naclip.methods.last_block import LastBlock
 from naclip.methods.method import Method
 from naclip.methods.naclip import NACLIP
 from naclip.methods.pixelclip import PixelCLIP
+from naclip.methods.sc_clip import SCCLIP
 from naclip.methods.sclip import SCLIP
 from naclip.names import unknown
 
@@ -21,6 +24,9 @@ METHODS: list[Method] = [
     CLIPtrase(),
     PixelCLIP(),
     CLIP(),
+    SCCLIP(),
+    GEM(),
+    CLIPSurgery(),
 ]
 
 
@@ -42,7 +48,7 @@ def find_method(name: str) -> Method:
     path, colon, attribute = str(name).rpartition(':')
     if colon and path.endswith('.py'):
         return load_method(Path(path), attribute)
-    raise ValueError(unknown('method (--method)', name, method_names()) + '; or FILE.py:NAME for one of your own')
+    raise ValueError(unknown('method (--method)', name, method_names()) + '; or FILE.py:NAME, a method of your own')
 
 
 def load_method(path: Path, name: str) -> Method:
@@ -122,7 +128,8 @@ def with_constants(method: Method, constants: Mapping[str, object]) -> Method:
             raise ValueError(f'method {method.name} has no constant {name!r}: {has}')
         if not _fits(value, own[name]):
             raise ValueError(f'{name} of method {method.name} is {value!r}, expected something like {own[name]!r}')
-    return replace(method, **constants)
+    # Lists, as JSON and configs have them, serve as tuples.
+    return replace(method, **{k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()})
 
 
 def _fits(value: object, default: object) -> bool:

@@ -35,7 +35,6 @@ class PixelCLIP(LastBlock):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, 'feature_grid', tuple(self.feature_grid))  # a list will do
         if len(self.feature_grid) != 2 or min(self.feature_grid) < 1:
             raise ValueError(f'feature_grid is {self.feature_grid}, expected rows and columns above 0')
 

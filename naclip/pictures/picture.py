@@ -4,6 +4,7 @@ Sizes are (height, width) in pixels.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -103,10 +104,15 @@ def bounded_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     return (short, long) if height <= width else (long, short)
 
 
-def network_input(picture: Image.Image, size: tuple[int, int]) -> Tensor:
-    """An RGB picture, resized (bilinear, as the benchmarks' harness does) and normalised: (1, 3, *size)."""
+def network_input(
+    picture: Image.Image, size: tuple[int, int], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> Tensor:
+    """An RGB picture, resized (bilinear, as the benchmarks' harness does) and normalised: (1, 3, *size).
+
+    `mean` and `std` are those of RGB in [0, 1]; default: CLIP's.
+    """
     array = np.asarray(picture)
     if array.shape[:2] != size:
         array = cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR)
-    mean, std = (torch.tensor([255 * value for value in values]).view(3, 1, 1) for values in (MEAN, STD))
-    return ((torch.from_numpy(array.copy()).permute(2, 0, 1).float() - mean) / std)[None]
+    shift, scale = (torch.tensor([255 * value for value in values]).view(3, 1, 1) for values in (mean, std))
+    return ((torch.from_numpy(array.copy()).permute(2, 0, 1).float() - shift) / scale)[None]

@@ -22,23 +22,28 @@ def published_miou(record: Mapping) -> tuple[float | None, str]:
 
 
 def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
-    """The published mIoU as above, its source ('not published' without one), and the settings that differ."""
+    """The published mIoU as above, its source ('not published' without one), and the settings that differ.
+
+    What is to be known of the number, or of why there is none, follows the source.
+    """
     published = json.loads(FILE.read_text(encoding='utf-8'))
     method, protocol = record['method'], record['protocol']
-    # NACLIP's second release is its first one's method under another protocol.
-    row = published['methods'].get(protocol if protocol.startswith(f'{method}_') else method)
+    # NACLIP's second release is its first one's method under another protocol; CLIP Surgery is no protocol of CLIP's.
+    own = protocol.startswith(f'{method}_') and all(other.name != protocol for other in METHODS)
+    row = published['methods'].get(protocol if own else method)
     if row is None:
         return None, 'not published', []
     numbers = dict(zip(published['benchmarks'], row['miou'], strict=True)) | row.get('further', {})
-    value = numbers.get(record['benchmark'])
+    value, note = numbers.get(record['benchmark']), row.get('notes', {}).get(record['benchmark'])
+    source = '; '.join(filter(None, ['not published' if value is None else row['source'], note]))
     if value is None:
-        return None, 'not published', []
+        return None, source, []
     native = {other.protocol for other in METHODS if other.name == method}
-    differences = [f'protocol {protocol}'] if protocol not in native and not protocol.startswith(f'{method}_') else []
+    differences = [f'protocol {protocol}'] if protocol not in native and not own else []
     differences += [f'{key} {value}' for key, value in record['changes'].items()]
     weights, released = record['sha256']['weights'], {release.sha256 for release in RELEASES.values()}
     if weights in released if row.get('own_weights') else weights != RELEASES[BACKBONE].sha256:
         differences.append(f'backbone {record["backbone"]}')
     if record['settings']['limit']:
         differences.append(f'the first {record["settings"]["limit"]} pictures')
-    return value, row['source'], differences
+    return value, source, differences

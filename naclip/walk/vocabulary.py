@@ -5,7 +5,7 @@ Q names (synonyms included), K classes.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -39,7 +39,8 @@ SYNONYMS: Mapping[str, Callable[[tuple[str, ...]], tuple[Query, ...]]] = {
 class Vocabulary:
     """The names of every class, in class order.
 
-    `synonyms`, of SYNONYMS, tells how they become the Q queries, each of which gets a text embedding.
+    `synonyms`, of SYNONYMS, tells how they become the Q queries, each of which gets a text embedding. `separator` is
+    what stood between names in the file they were read from: ',', ';', or '' where there was neither.
 
     Raises:
         ValueError: an unknown way; lists the valid ones.
@@ -47,6 +48,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     synonyms: str = 'best'
+    separator: str = field(default='', compare=False, repr=False)
 
     def __post_init__(self):
         if self.synonyms not in SYNONYMS:
@@ -72,13 +74,18 @@ class Vocabulary:
 
 
 def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
-    """Read a class-name file: one class a line, synonyms separated by commas.
+    """Read a class-name file: one class a line, synonyms separated by commas or by semicolons.
 
-    A byte-order mark, CRLF, stray spaces and blank lines at the end are forgiven.
+    In a file without any ';', commas separate. A line with ';' is split there only: its commas belong to the names.
+    So in a file with ';' in some line, a line with ',' but without ';' may be synonyms or one name with a comma: it is
+    refused. A ';' at its end makes it one name.
+
+    A byte-order mark, CRLF, stray spaces, a separator too many and blank lines at the end are forgiven.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no class in it, a blank line between classes, a line without a name, or not UTF-8.
+        ValueError: no class in it, a blank line between classes, a line without a name, a line that cannot be told, or
+            not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,14 +95,23 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
     except UnicodeDecodeError as error:
         raise ValueError(f'class-name file {path} is not UTF-8 text ({error}); save it as UTF-8') from None
     if lines == ['']:
-        raise ValueError(f'class-name file {path} is empty; expected one class a line, synonyms separated by commas')
+        raise ValueError(
+            f'class-name file {path} is empty; expected one class a line, commas or semicolons between synonyms'
+        )
+    separator = next((mark for mark in ';,' if any(mark in line for line in lines)), '')
     classes = []
     for number, line in enumerate(lines, 1):
-        synonyms = tuple(name for name in map(str.strip, line.split(',')) if name)
+        synonyms = tuple(name for name in map(str.strip, line.split(separator or ',')) if name)
         if not synonyms:
             raise ValueError(f'class-name file {path}, line {number}: no name on it; every line is one class, in order')
+        if separator == ';' and ',' in line and ';' not in line:
+            other = next(i for i, text in enumerate(lines, 1) if ';' in text)
+            raise ValueError(
+                f"class-name file {path}, line {number}: {line.strip()!r} has ',' but no ';', which line {other} has: "
+                "cannot tell synonyms from one name with a comma; put ';' between synonyms, or after the one name"
+            )
         classes.append(synonyms)
-    return Vocabulary(tuple(classes))
+    return Vocabulary(tuple(classes), separator=separator)
 
 
 def parse_classes(classes: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:

@@ -41,6 +41,35 @@ def test_warnings(tmp_path, capsys):
     assert 'tokens of 77; no evaluation will start with it' in out
 
 
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('cat, kitten\ndog', '2 classes, 3 names, synonyms by commas'),
+        ('building, edifice; house\ndog', '2 classes, 3 names, synonyms by semicolons'),
+        ('cat\ndog;', '2 classes, 2 names, one name a class'),
+    ],
+)
+def test_separator_is_said(tmp_path, capsys, text, expected):
+    assert main([write(tmp_path / 'words.txt', text)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == expected
+    assert 'is one name' not in out
+
+
+def test_a_semicolon_that_makes_commas_part_of_a_name(tmp_path, capsys):
+    assert main([write(tmp_path / 'words.txt', 'dog\ncat, kitten;\n')]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('2 classes, 2 names, one name a class\n')
+    assert "warning: line 2 is one name, 'cat, kitten': it has ';', so its commas do not separate" in out
+
+
+def test_separators_do_not_count_as_changes(tmp_path, capsys):
+    other = write(tmp_path / 'other.txt', 'cat, kitten\ndog\n')
+    mine = write(tmp_path / 'mine.txt', 'cat; kitten\ndog\n')
+    assert main([mine, '--against', other]) == 0
+    assert 'the same classes and names' in capsys.readouterr().out
+
+
 def test_what_changed(tmp_path, capsys):
     other = write(tmp_path / 'other.txt', 'cat\ndog\nfish, carp\n')
     mine = write(tmp_path / 'mine.txt', 'dog\ncat, kitten\nfish\nbird\n')
@@ -81,6 +110,7 @@ def test_words_that_the_backbone_has_never_seen_are_not_compared(tmp_path, capsy
         (None, [], 'does not exist'),
         ('', [], 'is empty'),
         ('cat\n,\ndog', [], 'line 2: no name on it'),
+        ('cat; kitten\nsky, air', [], "line 2: 'sky, air' has ',' but no ';'"),
         ('cat', ['--backbone', 'ViT-Z'], 'ViT-Z'),
         ('cat', ['--against', 'nowhere.txt'], 'nowhere.txt does not exist'),
         ('cat', ['--templates', 'nowhere.txt'], 'nowhere.txt does not exist'),

@@ -42,6 +42,11 @@ def model(name: str) -> CLIP:
     return stand_in(json.dumps(settings(name)['tower']))
 
 
+def cast_model(name: str, dtype: torch.dtype) -> CLIP:
+    """The stand-in CLIP of a golden file in another dtype, made anew."""
+    return build_model(stand_in_state_dict(**settings(name)['tower'])).cast(dtype)
+
+
 def image(name: str, i: int) -> Tensor:
     """A normalised picture (1, 3, H, W)."""
     return golden(name)[f'image_{i}'].float()
@@ -60,9 +65,17 @@ def classes(name: str, vocabulary: str) -> Vocabulary:
     return found
 
 
-def pipeline(name: str, method: Method, vocabulary: str, **options: object) -> Pipeline:
-    """The walk with a method; `options` are those of `naclip.pipeline.Settings`."""
-    return Pipeline(model(name), method, classes(name, vocabulary), texts(name, vocabulary), Settings(**options))
+def pipeline(
+    name: str, method: Method, vocabulary: str, companions: Tensor | None = None, **options: object
+) -> Pipeline:
+    """The walk with a method; `options` are those of `naclip.pipeline.Settings`.
+
+    `companions` are the text embeddings of the method's, if it has any.
+    """
+    embeddings = texts(name, vocabulary)
+    if companions is not None:
+        embeddings = torch.cat([embeddings, companions])
+    return Pipeline(model(name), method, classes(name, vocabulary), embeddings, Settings(**options))
 
 
 def mode_pipeline(name: str, mode: str, method: Method) -> Pipeline:

@@ -75,7 +75,7 @@ def test_every_method_says_where_it_comes_from():
 def test_unknown_names_are_answered_with_the_known():
     with pytest.raises(ValueError, match=r"unknown method .*'nacllip': choose from naclip, .*did you mean naclip\?"):
         find_method('nacllip')
-    with pytest.raises(ValueError, match=r'or FILE\.py:NAME'):
+    with pytest.raises(ValueError, match=r'or FILE\.py:NAME, a method of your own'):
         find_method('sam')
 
 

@@ -1,11 +1,15 @@
 """Results beside published numbers."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
 from clip.weights import RELEASES
-from naclip.reports.published import FILE, published_miou
+from naclip.methods.clip import CLIP
+from naclip.reports import published
+from naclip.reports.published import FILE, find_published, published_miou
 
 
 def record(**changes) -> dict:
@@ -79,13 +83,54 @@ def test_other_settings_are_said(changes: dict, expected: str):
 
 
 @pytest.mark.parametrize(
-    'changes', [{'benchmark': 'shapes'}, {'method': 'kk/reduced'}, {'method': 'clip', 'benchmark': 'voc21'}]
+    'changes', [{'benchmark': 'shapes'}, {'method': 'kk/reduced'}, {'method': 'clip', 'benchmark': 'ade847'}]
 )
 def test_nothing_published(changes: dict):
     assert published_miou(record(**changes)) == (None, 'not published')
 
 
+@pytest.mark.parametrize(
+    ('method', 'benchmark', 'expected', 'note'),
+    [
+        ('gem', 'ade20k', 15.7, "GEM's paper$"),
+        ('gem', 'context60', 32.6, "GEM's paper; Context, listed as 60 classes by ResCLIP"),
+        ('gem', 'coco_object', None, 'not published$'),
+        ('maskclip', 'context59', 26.4, "MaskCLIP, ClearCLIP's rerun in its protocol$"),
+        ('maskclip', 'city_scapes', 12.6, "MaskCLIP, ClearCLIP's rerun in its protocol; 24.9 in other papers"),
+        ('clip_surgery', 'context59', None, 'not published; Context 29.3 in figure 6'),
+        ('clip_surgery', 'voc20', None, 'not published$'),
+    ],
+)
+def test_notes_of_single_numbers(method: str, benchmark: str, expected: float | None, note: str):
+    value, source, _ = find_published(record(method=method, protocol=method, benchmark=benchmark))
+    assert value == expected
+    assert re.match(note, source)
+
+
+def test_a_method_called_like_a_protocol_of_another(monkeypatch):
+    ours = record(method='clip', protocol='clip_surgery', benchmark='city_scapes')
+    monkeypatch.setattr(published, 'METHODS', [CLIP(), SimpleNamespace(name='clip_surgery', protocol='clip_surgery')])
+    assert published_miou(ours) == (5.5, 'other settings: protocol clip_surgery')
+
+
+def test_a_protocol_of_its_own_beside_a_rerun():
+    ours = dict(method='gem', benchmark='voc20')
+    assert published_miou(record(**ours, protocol='gem_clearclip')) == (79.9, "GEM, ClearCLIP's rerun in its protocol")
+    assert find_published(record(**ours, protocol='gem'))[0] is None
+    assert published_miou(record(method='gem', benchmark='voc21', protocol='gem_clearclip'))[0] is None
+
+
+def test_rows_are_whole():
+    """A number or null for each benchmark; notes are of benchmarks."""
+    table = json.loads(FILE.read_text(encoding='utf-8'))
+    for row in table['methods'].values():
+        assert set(row) <= {'miou', 'further', 'pamr', 'own_weights', 'source', 'notes'}
+        assert len(row['miou']) == len(table['benchmarks'])
+        assert set(row.get('notes', {})) <= set(table['benchmarks'])
+        assert all(value is None or 0 < value < 100 for value in row['miou'])
+
+
 def test_means_of_the_published_rows():
-    methods = json.loads(FILE.read_text())['methods']
-    for name, mean in (('naclip', 41.87), ('naclip_v2', 42.46)):
+    methods = json.loads(FILE.read_text(encoding='utf-8'))['methods']
+    for name, mean in (('naclip', 41.87), ('naclip_v2', 42.46), ('corrclip', 48.66)):
         assert sum(methods[name]['miou']) / 8 == pytest.approx(mean, abs=0.006)

@@ -1,6 +1,7 @@
 """Class-name files and the merging of synonyms."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naclip.walk.vocabulary import Vocabulary, check_class_count, merge_synonyms, read_vocabulary
+from naclip.walk.vocabulary import Vocabulary, check_class_count, merge_synonyms, parse_classes, read_vocabulary
 
 NAMES = (
     st.text(
         st.characters(
-            codec='utf-8', exclude_categories=('C', 'Z'), include_characters=' ', exclude_characters=',\ufeff'
+            codec='utf-8', exclude_categories=('C', 'Z'), include_characters=' ', exclude_characters=',;\ufeff'
         ),
         min_size=1,
         max_size=12,
@@ -21,12 +22,26 @@ NAMES = (
     .map(str.strip)
     .filter(bool)
 )
-CLASSES = st.lists(st.lists(NAMES, min_size=1, max_size=4), min_size=1, max_size=6)
+NAMES_WITH_COMMAS = st.builds(''.join, st.lists(NAMES | st.just(', '), min_size=1, max_size=4)).map(str.strip)
+
+
+def some_classes(names: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[str]]]:
+    return st.lists(st.lists(names, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
 SPACES = st.sampled_from(['', ' ', '  ', '\t', '\u3000'])
 
 
+def written(text: str, bom: bool = False) -> Vocabulary:
+    """The vocabulary of a file with this text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'names.txt'
+        path.write_bytes(text.encode('utf-8-sig' if bom else 'utf-8'))
+        return read_vocabulary(path)
+
+
 @given(
-    classes=CLASSES,
+    classes=some_classes(NAMES),
     bom=st.booleans(),
     newline=st.sampled_from(['\n', '\r\n']),
     blank_lines=st.integers(0, 3),
@@ -37,15 +52,64 @@ SPACES = st.sampled_from(['', ' ', '  ', '\t', '\u3000'])
 def test_round_trip(classes, bom, newline, blank_lines, space, separator, end):
     lines = [space + separator.join(names) + end + space for names in classes]
     text = newline.join(lines) + newline * blank_lines + space
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'names.txt'
-        path.write_bytes(text.encode('utf-8-sig' if bom else 'utf-8'))
-        vocabulary = read_vocabulary(path)
+    vocabulary = written(text, bom)
     assert vocabulary.classes == tuple(map(tuple, classes))
+    assert vocabulary.separator == (',' if ',' in text else '')
     assert len(vocabulary) == len(classes)
     assert list(zip(vocabulary.query_idx, vocabulary.names, strict=True)) == [
         (i, name) for i, names in enumerate(classes) for name in names
     ]
+
+
+@given(
+    classes=some_classes(NAMES_WITH_COMMAS),
+    bom=st.booleans(),
+    newline=st.sampled_from(['\n', '\r\n']),
+    blank_lines=st.integers(0, 3),
+    space=SPACES,
+    separator=st.sampled_from([';', '; ', ' ;', ' ;; ']),
+    end=st.sampled_from(['', ';', ' ; ']),
+)
+def test_round_trip_by_semicolons(classes, bom, newline, blank_lines, space, separator, end):
+    """Names may have commas; one name alone that has some ends with a semicolon."""
+    lines = [separator.join(names) + end for names in classes]
+    lines = [space + line + (';' if ',' in line and ';' not in line else '') + space for line in lines]
+    text = newline.join(lines) + newline * blank_lines + space
+    vocabulary = written(text, bom)
+    assert vocabulary.classes == tuple(map(tuple, classes))
+    assert vocabulary.separator == (';' if ';' in text else '')
+
+
+@given(classes=some_classes(NAMES), mark=st.sampled_from(';,'))
+def test_both_separators_read_the_same(classes, mark):
+    assert written('\n'.join(map(f'{mark} '.join, classes))) == Vocabulary(tuple(map(tuple, classes)))
+
+
+@pytest.mark.parametrize(
+    ('text', 'classes', 'separator'),
+    [
+        ('sky; wall\nbuilding, edifice; house\ncat', (('sky', 'wall'), ('building, edifice', 'house'), ('cat',)), ';'),
+        ('building, edifice;\ncat', (('building, edifice',), ('cat',)), ';'),
+        ('; cat ;; kitten ;\ndog;', (('cat', 'kitten'), ('dog',)), ';'),
+        ('cat, kitten\ndog', (('cat', 'kitten'), ('dog',)), ','),
+        ('cat,\ndog', (('cat',), ('dog',)), ','),
+        ('cat\ndog', (('cat',), ('dog',)), ''),
+    ],
+)
+def test_separators(text, classes, separator):
+    vocabulary = written(text)
+    assert (vocabulary.classes, vocabulary.separator) == (classes, separator)
+    assert parse_classes(vocabulary.classes) == classes  # as the API takes the names of a file
+    assert replace(vocabulary, synonyms='mean').separator == separator
+
+
+def test_a_line_that_cannot_be_told_is_refused():
+    with pytest.raises(ValueError, match=r'names\.txt, line 3') as caught:
+        written('cat\nsky; wall\n building, edifice \nbed, cot\nsea; lake\n')
+    message = str(caught.value)
+    assert "'building, edifice' has ',' but no ';', which line 2 has:" in message
+    assert "put ';' between synonyms, or after the one name" in message
+    assert '\n' not in message
 
 
 def test_voc21_as_golden(voc21, golden):
@@ -70,6 +134,7 @@ def test_missing_file(tmp_path):
         (b'cat\n\ndog\n', 'line 2: no name'),
         (b'\ncat\n', 'line 1: no name'),
         (b'cat\n , ,\n', 'line 2: no name'),
+        (b'cat; kitten\n ; ;\n', 'line 2: no name'),
         (b'caf\xe9\n', 'is not UTF-8'),
         ('cat'.encode('utf-16'), 'is not UTF-8'),
     ],
