@@ -19,7 +19,7 @@ import clip
 from clip.convnext import ConvNeXt
 from clip.weights import known_words
 from naclip.files import REPOSITORY
-from naclip.methods import build_method, with_constants
+from naclip.methods import build_method, for_tower, with_constants
 from naclip.methods.method import Method
 from naclip.pictures import drawing
 from naclip.pictures.picture import as_picture, bounded_size, fitting_size, network_input
@@ -127,6 +127,7 @@ class Segmenter:
         """Get ready for pictures: check the settings, encode the names. The arguments are those of `naclip.segment`."""
         chosen = method_for(method, bool(background), gaussian_std)
         check_tower(self.net.visual, chosen)
+        chosen = for_tower(chosen, self.net.visual)
         settings, usual_side = settings_for(chosen, self.net.visual, bool(background), pamr, prob_thd)
         if short_side is not None and short_side < 1:
             raise ValueError(f'short_side is {short_side}, expected a number of pixels above 0')

@@ -29,7 +29,7 @@ from clip import available_models, load, resolve_dtype, tokenize
 from clip.model import CLIP
 from naclip.cli import OneLineParser, positive
 from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
-from naclip.methods import find_method, method_names
+from naclip.methods import find_method, for_tower, method_names
 from naclip.methods.last_block import ARCHITECTURES
 from naclip.methods.method import Method
 from naclip.pictures.picture import fitting_size
@@ -377,9 +377,8 @@ def _with_method(pipeline: Pipeline, method: Method, settings: Settings) -> Pipe
     queries = pipeline.query_features[: len(pipeline.vocabulary.queries)]
     missing = len(queries_of(pipeline.vocabulary, method)) - len(queries)
     further = F.normalize(torch.randn(missing, queries.shape[1], device=queries.device), dim=-1)
-    return Pipeline(pipeline.net, method, pipeline.vocabulary, torch.cat([queries, further]), settings).to(
-        queries.device
-    )
+    method, queries = for_tower(method, pipeline.net.visual), torch.cat([queries, further])
+    return Pipeline(pipeline.net, method, pipeline.vocabulary, queries, settings).to(queries.device)
 
 
 def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:

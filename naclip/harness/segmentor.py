@@ -19,6 +19,7 @@ from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
 from clip.weights import known_words
 from naclip.harness.configuration import METHOD_OF_TYPE, OLD_NAMES, chosen_method
+from naclip.methods import for_tower
 from naclip.methods.method import Method
 from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
@@ -118,6 +119,7 @@ class NACLIP(BaseSegmentor):
         prompt_templates = read_templates(templates)
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         check_tower(net.visual, chosen)
+        chosen = for_tower(chosen, net.visual)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
         query_features = cached_text_embeddings(
             net,

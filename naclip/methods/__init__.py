@@ -2,21 +2,28 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+from clip.model import VisionTransformer
 from clip.weights import file_sha256
+from naclip.methods.clearclip import ClearCLIP
 from naclip.methods.clip import CLIP
 from naclip.methods.clip_surgery import CLIPSurgery
 from naclip.methods.cliptrase import CLIPtrase
+from naclip.methods.cliptrase_d2 import CLIPtraseD2
 from naclip.methods.gem import GEM
 from naclip.methods.last_block import LastBlock
+from naclip.methods.maskclip import MaskCLIP, MaskCLIPOriginal
 from naclip.methods.method import Method
 from naclip.methods.naclip import NACLIP
+from naclip.methods.pearl import PEARL
 from naclip.methods.pixelclip import PixelCLIP
+from naclip.methods.resclip import ResCLIP, ResCLIPOnClearCLIP, ResCLIPOnSCLIP
 from naclip.methods.sc_clip import SCCLIP
 from naclip.methods.sclip import SCLIP
 from naclip.names import unknown
+from naclip.walk.reading import Tower
 
 METHODS: list[Method] = [
     NACLIP(),
@@ -24,9 +31,17 @@ METHODS: list[Method] = [
     CLIPtrase(),
     PixelCLIP(),
     CLIP(),
-    SCCLIP(),
-    GEM(),
+    MaskCLIP(),
+    MaskCLIPOriginal(),
     CLIPSurgery(),
+    GEM(),
+    ClearCLIP(),
+    SCCLIP(),
+    ResCLIP(),
+    ResCLIPOnSCLIP(),
+    ResCLIPOnClearCLIP(),
+    PEARL(),
+    CLIPtraseD2(),
 ]
 
 
@@ -130,6 +145,15 @@ def with_constants(method: Method, constants: Mapping[str, object]) -> Method:
             raise ValueError(f'{name} of method {method.name} is {value!r}, expected something like {own[name]!r}')
     # Lists, as JSON and configs have them, serve as tuples.
     return replace(method, **{k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()})
+
+
+def for_tower(method: Method, visual: Tower) -> Method:
+    """A method with the constants that it has for a tower of so many blocks, where nobody chose others."""
+    blocks = len(visual.transformer.resblocks) if isinstance(visual, VisionTransformer) else 0
+    usual = {field.name: field.default for field in fields(method)}
+    constants = method.by_depth.get(blocks, {})
+    unchosen = {key: value for key, value in constants.items() if getattr(method, key) == usual[key]}
+    return with_constants(method, unchosen)
 
 
 def _fits(value: object, default: object) -> bool:

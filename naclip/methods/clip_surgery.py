@@ -3,6 +3,7 @@
 Shapes: B windows; h, w patch grid; N = 1 + h*w tokens, CLS first; d head width; C joint width; Q names.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,7 +50,8 @@ class CLIPSurgery(Method):
     )
     protocol: ClassVar[str] = 'clip_surgery'
     companions: ClassVar[tuple[str, ...]] = ('',)  # what one name alone is freed of
-    depth: int = 6  # blocks, the last ones
+    by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {2: {'depth': 1}}
+    depth: int = 6  # blocks, the last ones; of twelve
     surgery: bool = True  # feature surgery; False: cosines
     min_max: bool = True
 

@@ -4,6 +4,7 @@ Shapes: B windows or pictures; H, W pixels; h, w patch grid; N = 1 + h*w tokens,
 C joint width; Q names.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,7 +57,8 @@ class GEM(Method):
         reads='queries, keys and values of the last six blocks, beside the blocks',
     )
     protocol: ClassVar[str] = 'gem'
-    depth: int = 6  # blocks, the last ones
+    by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {2: {'depth': 1}}
+    depth: int = 6  # blocks, the last ones; of twelve
     iterations: int = 1
     last_only: bool = False  # only what the last block adds: ClearCLIP's variant
     min_max: bool = True  # False: cosines, as ClearCLIP's variant has them

@@ -40,6 +40,8 @@ class Method:
     pamr: ClassVar[bool] = False  # whether it was published with PAMR after it
     towers: ClassVar[tuple[type, ...]] = (VisionTransformer,)  # the kinds of image tower that it can read
     requires: ClassVar[Mapping[str, str]] = {}  # optional modules it needs: how to import -> how to install
+    # Constants that name layers are those of a tower with twelve blocks; here are those of others, by their number.
+    by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {}
     companions: ClassVar[tuple[str, ...]] = ()  # texts it compares with beside the names: further rows of `texts`
 
     def __init_subclass__(cls, **kwargs):

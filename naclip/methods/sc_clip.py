@@ -3,6 +3,7 @@
 Shapes: B windows; h, w patch grid; N = 1 + h*w tokens, CLS first; n = h*w patches; D tower width; C joint width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,7 +86,7 @@ def last_attention(reading: Reading, patches: Tensor, weights: Tensor) -> Tensor
 
 @dataclass(frozen=True)
 class SCCLIP(Method):
-    """Self-calibrated CLIP. Layers are those of a tower with 12 blocks.
+    """Self-calibrated CLIP. Layers are those of a tower with twelve blocks.
 
     Raises:
         ValueError: a constant that makes no sense; says which, and what was expected.
@@ -100,6 +101,7 @@ class SCCLIP(Method):
         reads='the patches of blocks 4 to 11, and the last block, twice, without CLS',
     )
     protocol: ClassVar[str] = 'sc_clip'
+    by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {2: {'early': 1, 'middle': 1, 'levels': (1, 1)}}
     neighbours: int = 30  # nearest others, of the outlier factor
     quantile: float = 0.95  # of the outlier factors: what is above is an outlier
     threshold: float = 0.4  # less similar patches give nothing

@@ -159,12 +159,27 @@ def test_the_model_loads_once(monkeypatch, picture):
 def test_settings_are_those_of_the_protocol(segmenter, method):
     prepared = segmenter.prepare(CLASSES, method=method)
     settings = prepared.pipeline.settings
-    assert settings.slide_crop == (64 if method in ('naclip', 'sclip', 'clip') else 0)
+    whole = ('cliptrase', 'pixelclip', 'maskclip_original', 'clip_surgery', 'gem', 'cliptrase_d2')
+    assert settings.slide_crop == (0 if method in whole else {'clearclip': 128, 'maskclip': 128}.get(method, 64))
     assert settings.pamr_steps == (10 if method == 'naclip' else 0)
-    assert settings.logit_scale == (100 if method == 'cliptrase' else 40)
+    scales = {'cliptrase': 100, 'cliptrase_d2': 100, 'clearclip': 50, 'maskclip': 50, 'maskclip_original': 1}
+    assert settings.logit_scale == scales.get(method, 40)
     assert settings.input_size == ((320, 320) if method == 'pixelclip' else None)
     assert prepared.pipeline.vocabulary.synonyms == ('mean' if method == 'pixelclip' else 'best')
-    assert prepared.short_side == dict(cliptrase=224, pixelclip=640).get(method, 96)
+    sides = dict(cliptrase=224, pixelclip=640, clearclip=128, maskclip=128, maskclip_original=146, cliptrase_d2=183)
+    assert prepared.short_side == (sides | dict(gem=128, clip_surgery=146)).get(method, 96)
+    assert prepared.squash == (method in ('gem', 'clip_surgery'))
+
+
+@pytest.mark.parametrize('method', method_names())
+def test_every_method_sees_the_picture(segmenter, picture, method):
+    """On a tower of two blocks, with the constants that its methods have for it; a picture that is not square."""
+    if 'eps' in find_method(method).constants:
+        method = dict(type=method, eps=0.3, min_samples=2)
+    seen = segmenter.prepare(CLASSES, method=method)(picture)
+    assert seen.labels.shape == (picture.height, picture.width)
+    assert np.isfinite(seen.scores).all()
+    assert len(np.unique(seen.labels)) > 1
 
 
 def test_released_towers_are_read_as_in_the_benchmarks():

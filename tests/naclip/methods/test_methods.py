@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from naclip.methods import METHODS, build_method, find_method, load_method, method_name, method_names, with_constants
+from clip.model import VisionTransformer
+from naclip.methods import (
+    METHODS,
+    build_method,
+    find_method,
+    for_tower,
+    load_method,
+    method_name,
+    method_names,
+    with_constants,
+)
 from naclip.methods.cliptrase import CLIPtrase
 from naclip.methods.last_block import LastBlock
 from naclip.methods.method import Method
 from naclip.methods.naclip import NACLIP
+from naclip.methods.sc_clip import SCCLIP
 from naclip.protocols import PROTOCOLS
 
 MINE = """
@@ -143,6 +154,17 @@ def test_lists_serve_as_tuples_and_whole_numbers_as_numbers():
 )
 def test_names_of_ablations(method, name):
     assert method_name(method) == name
+
+
+def test_layers_of_a_tower_with_fewer_blocks():
+    visual = VisionTransformer(64, 16, 64, 2, 8)
+    assert for_tower(SCCLIP(), visual) == SCCLIP(early=1, middle=1, levels=(1, 1))
+    assert for_tower(SCCLIP(early=0), visual) == SCCLIP(early=0, middle=1, levels=(1, 1))  # chosen ones stay
+    assert for_tower(SCCLIP(), VisionTransformer(64, 16, 64, 12, 8)) == SCCLIP()
+    assert for_tower(NACLIP(), visual) == NACLIP()
+    for method in METHODS:
+        for constants in method.by_depth.values():
+            with_constants(method, constants)
 
 
 def test_immutable():
