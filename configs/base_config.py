@@ -8,7 +8,7 @@ default_scope = 'mmseg'
 model = dict(
     type='NACLIP',
     clip_path='ViT-B/16',  # a name of clip.available_models(), or a checkpoint file
-    method='naclip',  # a name, or dict(type=NAME, constant=value, ...); see naclip/methods/
+    method=dict(type='naclip'),  # and constants of the method; see naclip/methods/
     pamr_steps=10,
     pamr_stride=(8, 16),
     prob_thd=0.0,

@@ -1,6 +1,7 @@
 """The methods: METHODS is a plain list; whatever takes a method's name looks there."""
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def load_method(path: Path, name: str) -> Method:
         raise FileNotFoundError(f'method {path}:{name}: there is no file {path}')
     spec = importlib.util.spec_from_file_location(f'naclip_method_{file_sha256(path)[:12]}', path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises
