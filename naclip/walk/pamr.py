@@ -62,19 +62,20 @@ def refine(maps: Tensor, weights: Tensor, steps: int, dilations: Sequence[int], 
     """Take maps (B, M, H, W) through all steps, in place, in plain PyTorch."""
     reach = max(dilations)
     padded_size = (maps.shape[-2] + 2 * reach, maps.shape[-1] + 2 * reach)
-    group = max(scratch_bytes // (2 * 4 * len(maps) * padded_size[0] * padded_size[1]), 1)
-    scratch = maps.new_empty(2, len(maps), min(group, maps.shape[1]), *padded_size)  # a step's input and output
-    for part in maps.split(group, dim=1):
-        x, y = scratch[:, :, : part.shape[1]]  # (B, m, H + 2 reach, W + 2 reach)
-        _inside(x, reach).copy_(part)
-        for _ in range(steps):
-            _replicate_border(x, reach)
-            result = _inside(y, reach)
-            for i, neighbour in enumerate(_neighbours(x, reach, dilations)):
-                weight = weights[:, i : i + 1]
-                torch.mul(neighbour, weight, out=result) if i == 0 else result.addcmul_(neighbour, weight)
-            x, y = y, x
-        part.copy_(_inside(x, reach))
+    group = max(scratch_bytes // (2 * 4 * padded_size[0] * padded_size[1]), 1)
+    scratch = maps.new_empty(2, 1, min(group, maps.shape[1]), *padded_size)  # a step's input and output
+    for picture, picture_weights in zip(maps.split(1), weights.split(1), strict=True):  # of one, weights stay near
+        for part in picture.split(group, dim=1):
+            x, y = scratch[:, :, : part.shape[1]]  # (1, m, H + 2 reach, W + 2 reach)
+            _inside(x, reach).copy_(part)
+            for _ in range(steps):
+                _replicate_border(x, reach)
+                result = _inside(y, reach)
+                for i, neighbour in enumerate(_neighbours(x, reach, dilations)):
+                    weight = picture_weights[:, i : i + 1]
+                    torch.mul(neighbour, weight, out=result) if i == 0 else result.addcmul_(neighbour, weight)
+                x, y = y, x
+            part.copy_(_inside(x, reach))
 
 
 def refine_fused(
