@@ -10,6 +10,7 @@ from PIL import Image
 
 from naclip import Segmentation, segment
 from naclip.api import Segmenter
+from naclip.methods import method_names
 from naclip.pictures import drawing
 from naclip.shapes import generator as shapes
 from tools import page
@@ -161,6 +162,13 @@ def test_segments_as_the_function_does(segmenter, examples, settings, keywords):
 def test_refused(segmenter, examples, words, settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         segment_upload(lambda _: segmenter, str(examples[0]), *words, *settings)
+
+
+@pytest.mark.parametrize('method', method_names())
+def test_every_method_of_the_list(segmenter, examples, method):
+    settings = (method, *USUAL[1:])
+    seen, _ = segment_upload(lambda _: segmenter, str(examples[0]), 'stone; sky; sand', '', *settings)
+    assert seen.labels.shape == (seen.picture.height, seen.picture.width)
 
 
 def test_words_are_checked_before_weights_are_loaded(examples):
