@@ -94,9 +94,12 @@ class ConvNeXtCLIP(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(B, context_length) token ids -> (B, C), not normalised; computed as far as the last EOT of the batch."""
         eot = tokens.argmax(dim=-1)  # (B,)
-        length = int(eot.max()) + 1
-        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
-        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        return self.encode_embedded(self.token_embedding(tokens[:, : int(eot.max()) + 1]), eot)
+
+    def encode_embedded(self, embedded: Tensor, eot: Tensor) -> Tensor:
+        """Texts as token embeddings (B, n, D), read at their EOT (B,) -> (B, C), not normalised."""
+        n = embedded.shape[1]
+        x = self.transformer(embedded + self.positional_embedding[:n], attn_mask=self.attn_mask[:n, :n])
         at_eot = x[torch.arange(len(x), device=x.device), eot]  # (B, D)
         return self.ln_final(at_eot) @ self.text_projection
 

@@ -232,9 +232,12 @@ class CLIP(nn.Module):
         cannot matter and are not computed.
         """
         eot = tokens.argmax(dim=-1)  # (B,)
-        length = int(eot.max()) + 1
-        x = self.token_embedding(tokens[:, :length]).to(self.dtype)
-        x = self.transformer(x + self.positional_embedding[:length].to(self.dtype), is_causal=True)
+        return self.encode_embedded(self.token_embedding(tokens[:, : int(eot.max()) + 1]), eot)
+
+    def encode_embedded(self, embedded: Tensor, eot: Tensor) -> Tensor:
+        """Texts as token embeddings (B, n, D), read at their EOT (B,) -> (B, C), not normalised."""
+        x = embedded.to(self.dtype) + self.positional_embedding[: embedded.shape[1]].to(self.dtype)
+        x = self.transformer(x, is_causal=True)
         at_eot = x[torch.arange(len(x), device=x.device), eot]  # (B, D)
         return self.ln_final(at_eot) @ self.text_projection
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco
 
+from naclip.data import run_lengths
 from naclip.data.conversion import InputError
 
 NUM_IDS = 459
@@ -94,57 +96,16 @@ def read_class_ids(path: Path) -> tuple[int, ...]:
     return find_class_ids(names, path)
 
 
-def read_runs(text: str) -> list[int]:
-    """Run lengths from COCO's compressed text.
-
-    A number is written in groups of 5 bits, low ones first, each a character from '0' on; 32 says that more follow, and
-    16 in the last is the sign. From the fourth number on it is a difference from the number two before.
-
-    Raises:
-        ValueError: not such a text.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        group = ord(character) - 48
-        if not 0 <= group < 64:
-            raise ValueError(f'{character!r} is no character of a run-length encoding')
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError('the run-length encoding is cut short')
-    return runs
-
-
 def decode_mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """A mask, bool (height, width), from COCO's run lengths or polygons.
 
-    Run lengths go down the columns and start with the pixels outside. Polygons need pycocotools, as its rule for the
-    pixels on an edge is part of the labels.
-
     Raises:
-        ValueError: another encoding, another size, or polygons without pycocotools.
+        ValueError: another encoding, or another size.
     """
     if isinstance(segmentation, Mapping) and 'counts' in segmentation:
-        if list(segmentation.get('size', (height, width))) != [height, width]:
-            raise ValueError(f'a mask of size {segmentation["size"]} for a picture of {height} x {width}')
-        counts = segmentation['counts']
-        runs = np.array(read_runs(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-        if np.any(runs < 0) or runs.sum() != height * width:
-            raise ValueError(f'run lengths that do not add up to {height} x {width} pixels')
-        inside = np.arange(len(runs)) % 2 == 1
-        return np.repeat(inside, runs).reshape(width, height).T
+        return run_lengths.decode(segmentation, height, width)
     if isinstance(segmentation, list) and segmentation and all(isinstance(polygon, list) for polygon in segmentation):
-        try:
-            from pycocotools import mask
-        except ImportError as error:
-            raise ValueError('polygons, for which pycocotools is needed: pip install pycocotools') from error
-        return mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))).astype(bool)
+        return coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width))).astype(bool)
     raise ValueError(f'an encoding that is not known: {str(segmentation)[:60]!r}, expected run lengths or polygons')
 
 

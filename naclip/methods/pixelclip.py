@@ -43,8 +43,10 @@ class PixelCLIP(LastBlock):
             return ConvNeXtReading(visual, windows)
         return Reading(visual, windows, resample_by_size)
 
+    def positions(self, reading: Reading | ConvNeXtReading) -> Tensor:
+        """Features on the tower's own grid (B, h, w, C), as training compares them; not normalised."""
+        return reading.features() if isinstance(reading, ConvNeXtReading) else reading.patches(self.tokens(reading))
+
     def features(self, reading: Reading | ConvNeXtReading, texts: Tensor) -> Tensor:
-        convnext = isinstance(reading, ConvNeXtReading)
-        patches = reading.features() if convnext else super().features(reading, texts)  # (B, h, w, C)
-        planes = patches.movedim(-1, 1)
+        planes = self.positions(reading).movedim(-1, 1)
         return F.interpolate(planes, self.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
