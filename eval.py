@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from clip import DTYPES, available_models
+from clip.guides import available_guides
 from naclip.cli import OneLineParser, positive
 from naclip.methods import method_names
 from naclip.methods.last_block import ARCHITECTURES
@@ -31,6 +32,17 @@ def build_parser() -> argparse.ArgumentParser:
     add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
     add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
     add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
+    add(
+        '--guide',
+        metavar='NAME',
+        help=f'second tower: a checkpoint file, or one of {", ".join(available_guides())}; default: the method',
+    )
+    add(
+        '--template-ranking',
+        metavar='FILE',
+        help='hear an expert for each class (FLOSS); tools/floss.py makes the file',
+    )
+    add('--regions', metavar='DIR', help='region masks, for methods that need them: <stem>.npz or .png a picture')
     add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the method')
     add('--protocol', choices=PROTOCOLS, help='named settings to evaluate under; default: those of the method')
     add('--name-path', metavar='FILE', help='class names: one class a line, synonyms by commas; default: the protocol')

@@ -271,7 +271,7 @@ def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
     return fill(model, weights, 'CLIP checkpoint with a ViT image tower')
 
 
-def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
+def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str, of: str = 'CLIP') -> nn.Module:
     """Give a model, which is `what`, exactly these weights, in float32, and put it in eval mode.
 
     Raises:
@@ -279,7 +279,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Modul
     """
     expected = model.state_dict()
     wrong = [f'{name} is missing' for name in expected if name not in weights]
-    wrong += [f'{name} is not part of CLIP' for name in weights if name not in expected]
+    wrong += [f'{name} is not part of {of}' for name in weights if name not in expected]
     wrong += [
         f'{name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}'
         for name, tensor in expected.items()

@@ -20,11 +20,13 @@ from clip.convnext import ConvNeXt
 from clip.weights import known_words
 from naclip.files import REPOSITORY
 from naclip.methods import build_method, for_tower, with_constants
+from naclip.methods.guide_of import check_guide, check_regions, guide_of
 from naclip.methods.method import Method
 from naclip.pictures import drawing
 from naclip.pictures.picture import as_picture, bounded_size, fitting_size, network_input
 from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
 from naclip.protocols import PROTOCOLS
+from naclip.walk.masks import as_mask
 from naclip.walk.pamr import STEPS
 from naclip.walk.reading import Tower
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
@@ -41,6 +43,7 @@ BAND_BYTES = 16 << 20  # labels of larger pictures are made in bands of rows who
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 Classes = str | Sequence[str | Sequence[str]]
+Regions = str | os.PathLike | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Segmenter:
     ):
         self.net, _, self.checkpoint = clip.load_checkpoint(backbone, device, dtype, download_root)
         self.cache_dir = cache_dir
+        self.download_root = download_root
 
     def prepare(
         self,
@@ -123,6 +127,7 @@ class Segmenter:
         prob_thd: float | None = None,
         short_side: int | None = None,
         templates: str | os.PathLike | None = None,
+        guide: str | os.PathLike | None = None,
     ) -> 'PreparedSegmenter':
         """Get ready for pictures: check the settings, encode the names. The arguments are those of `naclip.segment`."""
         chosen = method_for(method, bool(background), gaussian_std)
@@ -133,6 +138,8 @@ class Segmenter:
             raise ValueError(f'short_side is {short_side}, expected a number of pixels above 0')
         check_fit(chosen, settings)
         published = PROTOCOLS[chosen.protocol].everywhere
+        normalise = {key: published[key] for key in ('mean', 'std') if key in published}
+        check_guide(chosen, guide, **normalise)
         vocabulary = vocabulary_of(classes, background, published.get('synonyms', Vocabulary.synonyms))
         texts = read_templates(templates or REPOSITORY / published.get('templates', DEFAULT_TEMPLATES))
         unknown = unknown_names(vocabulary.names, known_words(self.checkpoint.metadata))
@@ -141,8 +148,8 @@ class Segmenter:
         query_features = cached_text_embeddings(
             self.net, self.checkpoint.sha256, queries_of(vocabulary, chosen), texts, self.cache_dir, progress=False
         )
-        pipeline = Pipeline(self.net, chosen, vocabulary, query_features, settings).to(self.net.device)
-        normalise = {key: published[key] for key in ('mean', 'std') if key in published}
+        chosen, second, _ = guide_of(chosen, self.net, guide, self.download_root)
+        pipeline = Pipeline(self.net, chosen, vocabulary, query_features, settings, second).to(self.net.device)
         return PreparedSegmenter(
             pipeline, short_side or usual_side, bool(background), 'squash' in published, **normalise
         )
@@ -169,20 +176,22 @@ class PreparedSegmenter:
         self.squash = squash
         self.normalisation = mean, std
 
-    def __call__(self, image: Picture) -> Segmentation:
-        """Label every pixel of a picture.
+    def __call__(self, image: Picture, regions: Regions | None = None) -> Segmentation:
+        """Label every pixel of a picture; `regions` is its mask, for methods that need one.
 
         Raises:
             ValueError, FileNotFoundError: no picture that can be read; says why.
         """
+        check_regions(self.pipeline.method, regions)
         picture = as_picture(image)
+        masks = () if regions is None else (as_mask(regions, (picture.height, picture.width)),)
         vocabulary, net = self.pipeline.vocabulary, self.pipeline.net
         size = (picture.height, picture.width)
         working_size = bounded_size(size, working_pixels(len(vocabulary.queries)))
         reduced = picture if working_size == size else picture.resize(working_size[::-1], Image.Resampling.BICUBIC)
         fitting = (self.short_side,) * 2 if self.squash else input_size(working_size, self.short_side, net.visual)
         images = network_input(reduced, fitting, *self.normalisation).to(net.device)
-        labels, scores = self.pipeline(images, working_size)
+        labels, scores = self.pipeline(images, working_size, masks)
         if working_size != size:
             labels = enlarge(labels, scores, size, self.pipeline)
         return Segmentation(
@@ -213,6 +222,8 @@ def segment(
     templates: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     dtype: str = 'auto',
+    guide: str | os.PathLike | None = None,
+    regions: Regions | None = None,
 ) -> Segmentation:
     """Label every pixel of a picture with the best fitting class.
 
@@ -235,6 +246,9 @@ def segment(
         templates: a prompt-template file; default: the method's.
         device: default: CUDA where there is one, else the CPU.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
+        guide: the second tower of methods that read one: a name of `clip.guides.available_guides()`, or a checkpoint
+            file; default: the method's.
+        regions: the picture's region mask, for methods that need one: a file, or an array (H, W) of whole numbers.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: something that cannot be used; says which and why.
@@ -249,8 +263,9 @@ def segment(
         prob_thd=prob_thd,
         short_side=short_side,
         templates=templates,
+        guide=guide,
     )
-    return prepared(image)
+    return prepared(image, regions)
 
 
 def vocabulary_of(
@@ -347,7 +362,7 @@ def enlarge(labels: Tensor, scores: Tensor, size: tuple[int, int], pipeline: Pip
 
     The scores are enlarged (bilinear) and decided on anew. Labels that were voted on are enlarged themselves (nearest).
     """
-    if pipeline.method.votes:
+    if pipeline.method.votes or pipeline.method.needs_regions:
         return F.interpolate(labels.float(), size, mode='nearest-exact').long()
     result = labels.new_empty(1, 1, *size)
     # The source row of each row, between two rows of the scores.

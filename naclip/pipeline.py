@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip import CLIP, ConvNeXtCLIP
+from clip.guides import Guide
 from naclip.methods.method import Method
 from naclip.walk.decision import class_probabilities, decide, suppress_small_classes
 from naclip.walk.pamr import DILATIONS, pamr_
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.vocabulary import Vocabulary
-from naclip.walk.windows import NO_MARGINS, Margins, Window, look_through, merge_windows, window_boxes
+from naclip.walk.windows import NO_MARGINS, Margins, Window, cut, look_through, merge_windows, window_boxes
 
 
 @dataclass(frozen=True)
@@ -97,24 +98,30 @@ class Seen:
     """What was seen of pictures of one size (H, W) through their windows.
 
     `maps` (B, Q, R*h, C*w) are those of all windows, side by side in their R rows and C columns; `margins` are what
-    was seen around each window. `readings`, one a picture, are there for methods that vote.
+    was seen around each window. `readings`, one a picture, are there for methods that vote; `regions`, one mask a
+    picture, for methods that need them; `pictures` (B, 3, H, W) for methods that settle their maps there.
     """
 
     maps: Tensor
     size: tuple[int, int]
     margins: Margins
     readings: Sequence[Reading] = ()
+    regions: Sequence[Tensor] = ()
+    pictures: Tensor | None = None
 
     def __getitem__(self, i: int) -> 'Seen':
         """What was seen of picture i alone."""
-        return Seen(self.maps[i : i + 1], self.size, self.margins, self.readings[i : i + 1])
+        one = slice(i, i + 1)
+        pictures = None if self.pictures is None else self.pictures[one]
+        return Seen(self.maps[one], self.size, self.margins, self.readings[one], self.regions[one], pictures)
 
 
 class Pipeline(nn.Module):
     """CLIP, a method, a vocabulary's text embeddings and settings: normalised pictures in, labels out.
 
     Inference only: no gradients are kept. `query_features` are the text embeddings of `queries_of` vocabulary and
-    method.
+    method, `guide` is the second tower of methods that name one. Methods that need region masks get them with the
+    pictures, as one (H, W) of whole numbers a picture, of any size.
 
     Raises:
         ValueError: method and settings, or method and image tower, do not go together: see `check_fit`, `check_tower`.
@@ -127,25 +134,36 @@ class Pipeline(nn.Module):
         vocabulary: Vocabulary,
         query_features: Tensor,
         settings: Settings,
+        guide: Guide | None = None,
     ):
         super().__init__()
         check_fit(method, settings)
         check_tower(net.visual, method)
+        if method.second_tower and guide is None:
+            raise ValueError(f'method {method.name} reads guide {method.second_tower}, and the pipeline was given none')
         if len(query_features) != len(queries_of(vocabulary, method)):
             raise ValueError(
                 f'{len(query_features)} text embeddings for {len(vocabulary.queries)} names and '
                 f'{len(method.companions)} companions of method {method.name}'
             )
         self.net = net
+        self.guide = guide if method.second_tower else None
         self.method = method
         self.vocabulary = vocabulary
         self.settings = settings
         self.register_buffer('query_features', query_features.float(), persistent=False)  # (Q + companions, C)
         self.register_buffer('query_idx', torch.tensor(vocabulary.query_idx), persistent=False)  # (Q,)
 
-    def read(self, windows: Tensor) -> Reading:
-        """Stage 4: windows (B, 3, H, W) as the tower sees them."""
-        return self.method.read(self.net.visual, windows)
+    def read(self, windows: Tensor, boxes: Sequence[Window] | None = None, regions: Tensor | None = None) -> Reading:
+        """Stage 4: windows (B, 3, H, W) as the tower sees them, with what `Reading.attach` tells of them."""
+        reading = self.method.read(self.net.visual, windows)
+        if self.guide is not None or boxes is not None or regions is not None:
+            reading.attach(self.guide, regions, boxes)
+        return reading
+
+    def maps(self, reading: Reading) -> Tensor:
+        """Stage 5: how well each name fits where (B, Q, h, w), float32."""
+        return self.method.maps(reading, self.query_features)
 
     @torch.no_grad()
     def patch_features(self, images: Tensor) -> Tensor:
@@ -155,32 +173,56 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def similarity(self, images: Tensor) -> Tensor:
         """Stage 5, without windows: (B, 3, H, W) -> how well each name fits where (B, Q, h, w), float32."""
-        return self.method.maps(self.read(images), self.query_features)
+        return self.maps(self.read(images))
 
-    def logits(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Stages 3 to 6: maps averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W)."""
-        return self.merge(self.look(images), size)
+    def logits(self, images: Tensor, size: tuple[int, int] | None = None, regions: Sequence[Tensor] = ()) -> Tensor:
+        """Stages 3 to 6: maps averaged over the windows, at `size`: (B, 3, H, W) -> (B, Q, *size), default (H, W).
+
+        Of methods that settle their maps before, these are of K classes.
+        """
+        return self.merge(self.look(images, regions), size)
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> Seen:
-        """Stages 3 to 5: pictures (B, 3, H, W) through their windows, or all at once at the size of the input."""
+    def look(self, images: Tensor, regions: Sequence[Tensor] = ()) -> Seen:
+        """Stages 3 to 5: pictures (B, 3, H, W) through their windows, or all at once at the size of the input.
+
+        Raises:
+            ValueError: the method needs region masks, and there is not one for each picture.
+        """
+        method, pictures = self.method, images
+        if method.needs_regions and len(regions) != len(images):
+            raise ValueError(
+                f'method {method.name} needs a region mask for each picture (--regions DIR): got {len(regions)} for '
+                f'{len(images)}'
+            )
         size = tuple(images.shape[-2:])
         if self.settings.input_size:
             images = F.interpolate(images, self.settings.input_size, mode='bilinear')
+        boxes = self._boxes(tuple(images.shape[-2:]))
+        alone = method.votes or method.whole or method.needs_regions  # then each call has the windows of one picture
+        masks = iter([self._cut_regions(mask, images, boxes) for mask in regions] if method.needs_regions else ())
         margins, readings = NO_MARGINS, []
 
         def maps_of(windows: Tensor) -> Tensor:
             nonlocal margins
-            reading = self.read(windows)
+            reading = self.read(windows, boxes if method.whole or method.needs_regions else None, next(masks, None))
             margins = reading.margins  # those of all windows, as these have one size
-            if self.method.votes:
+            if method.votes:
                 readings.append(reading)
-            return self.method.maps(reading, self.query_features)
+            return self.maps(reading)
 
-        # Who votes needs a reading for each picture, which is one window.
-        maps = look_through(images, self._boxes(tuple(images.shape[-2:])), maps_of, 1 if self.method.votes else None)
-        return Seen(maps, size, margins, readings)
+        maps = look_through(images, boxes, maps_of, len(boxes) if alone else None)
+        kept = pictures if method.settles else None
+        return Seen(maps, size, margins, readings, regions if method.needs_regions else (), kept)
 
+    @staticmethod
+    def _cut_regions(mask: Tensor, images: Tensor, boxes: list[Window]) -> Tensor:
+        """What the windows of a picture show of its region mask (H, W): (windows, crop, crop)."""
+        # Ids are exact in float64; nearest, as the published code has it, takes the upper left of equals.
+        resized = F.interpolate(mask[None, None].double().to(images.device), images.shape[-2:], mode='nearest')
+        return cut(resized, boxes)[:, 0].long()
+
+    @torch.no_grad()
     def merge(self, seen: Seen, target: tuple[int, int] | None = None) -> Tensor:
         """Stage 6: what was seen of pictures of a size (H, W) -> maps (B, Q, *target), default (H, W)."""
         target = target or seen.size
@@ -189,6 +231,11 @@ class Pipeline(nn.Module):
             size = target if seen.margins == NO_MARGINS else self.settings.input_size
         elif self.settings.straight and not self.settings.slide_crop:
             size = target
+        if self.method.settles:
+            maps = merge_windows(seen.maps, self._boxes(size), size, size, seen.margins)
+            pictures = F.interpolate(seen.pictures, size, mode='bilinear') if size != seen.size else seen.pictures
+            maps = self.method.settle(pictures, maps, self.query_idx)
+            return F.interpolate(maps, target, mode='bilinear', align_corners=False)
         return merge_windows(seen.maps, self._boxes(size), size, target, seen.margins)
 
     def _boxes(self, size: tuple[int, int]) -> list[Window]:
@@ -234,8 +281,11 @@ class Pipeline(nn.Module):
                 for i, reading in enumerate(seen.readings)
             ]
             labels = torch.cat(voted)
+        for i, mask in enumerate(seen.regions):
+            at_size = F.interpolate(mask[None, None].double(), size, mode='nearest')[0, 0].long()
+            labels[i : i + 1] = self.method.vote_regions(at_size.to(labels.device), labels[i : i + 1])
         return labels, probabilities
 
-    def forward(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, size: tuple[int, int], regions: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""
-        return self.label(images, self.look(images), size)
+        return self.label(images, self.look(images, regions), size)

@@ -98,6 +98,20 @@ def _residual(lr: float, ts: float, ls: float, temp: float) -> dict[str, float]:
     return {'lr': lr, 'ts': ts, 'ls': ls, 'temp': temp}
 
 
+def _guided(source: str, methods: tuple[str, ...], larger: tuple[str, ...], further: tuple[str, ...] = ()) -> Protocol:
+    """Wide windows, short side 336, but 448 on `larger` benchmarks; thresholds where there is a background."""
+    settings = {
+        'voc21': {'prob_thd': 0.2},
+        'context60': {'prob_thd': 0.15},
+        'coco_object': {'prob_thd': 0.25},
+        'city_scapes': {'slide_crop': 224},
+    }
+    sizes = {name: {'resize': (2048, 448)} for name in larger}
+    benchmarks = {name: {**settings.get(name, {}), **sizes.get(name, {})} for name in (*EIGHT, *further)}
+    everywhere = {'resize': (2048, 336), 'slide_crop': 336, 'slide_stride': 112, 'pamr_steps': 0, 'prob_thd': 0}
+    return Protocol(source, methods, everywhere, benchmarks, closed=True)
+
+
 PROTOCOLS: Mapping[str, Protocol] = {
     'naclip': Protocol('NACLIP, first release (arXiv:2404.08181v2)', methods=('naclip',)),
     'naclip_v2': Protocol(
@@ -225,6 +239,28 @@ PROTOCOLS: Mapping[str, Protocol] = {
         }
         | {'voc20': {'name_path': './configs/cls_cliptrase_voc20.txt', 'constants': {'cls_weight': True}}},
         closed=True,
+    ),
+    'proxyclip': _guided(
+        'ProxyCLIP (arXiv:2408.04883), class names of the configs',
+        ('proxyclip',),
+        ('city_scapes', 'ade20k', 'ade847', 'context459'),
+        ('context459', 'ade847'),
+    ),
+    'corrclip': _guided(
+        'CorrCLIP (arXiv:2411.10086), class names of the configs', ('corrclip',), ('city_scapes', 'ade20k')
+    ),
+    'lposs': Protocol(
+        'LPOSS (arXiv:2503.19777), class names of the configs',
+        methods=('lposs', 'lposs_plus'),
+        everywhere={'resize': (2048, 448), 'pamr_steps': 0, 'prob_thd': 0, 'logit_scale': 1},
+        benchmarks={name: {} for name in EIGHT},
+        closed=True,
+    ),
+    'floss': Protocol(
+        'FLOSS (arXiv:2504.10487) on NACLIP',
+        methods=('naclip',),
+        everywhere={'pamr_steps': 0, 'prob_thd': 0, 'logit_scale': 100},
+        benchmarks={'voc20': {'slide_crop': 0}, 'coco_stuff164k': {'resize': (2048, 336)}},
     ),
     'config': Protocol('the config file as it is'),
 }

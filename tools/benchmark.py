@@ -26,10 +26,12 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load, resolve_dtype, tokenize
+from clip.guides import Guide, GuideSizes
 from clip.model import CLIP
 from naclip.cli import OneLineParser, positive
 from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
 from naclip.methods import find_method, for_tower, method_names
+from naclip.methods.guide_of import guide_of
 from naclip.methods.last_block import ARCHITECTURES
 from naclip.methods.method import Method
 from naclip.pictures.picture import fitting_size
@@ -53,6 +55,7 @@ VIT_B_16 = dict(
     transformer_width=512,
     transformer_layers=12,
 )
+GUIDE_SIZES = {'dino_vitb8': GuideSizes(768, 12, 8, 28), 'dino_vitb16': GuideSizes(768, 12, 16, 14)}
 
 
 # The literal pipeline: the formulas of the README's walk, one after the other, nothing saved.
@@ -357,8 +360,9 @@ def time_methods(pipeline: Pipeline, names: Sequence[str], images: Tensor, size:
         clock = Clock(images.device)
         for _ in range(rounds + 1):
             for key, one in (('clip', other), (name, mine)):
-                clock.time(f'{key} maps', one.look, images)
-                clock.time(f'{key} whole', one, images, size)
+                regions = [quarters(size)] * len(images) if one.method.needs_regions else ()
+                clock.time(f'{key} maps', one.look, images, regions)
+                clock.time(f'{key} whole', one, images, size, regions)
         clock.seconds = {key: times[1:] for key, times in clock.seconds.items()}  # the first round warms up
         rows.append(
             dict(
@@ -378,7 +382,21 @@ def _with_method(pipeline: Pipeline, method: Method, settings: Settings) -> Pipe
     missing = len(queries_of(pipeline.vocabulary, method)) - len(queries)
     further = F.normalize(torch.randn(missing, queries.shape[1], device=queries.device), dim=-1)
     method, queries = for_tower(method, pipeline.net.visual), torch.cat([queries, further])
-    return Pipeline(pipeline.net, method, pipeline.vocabulary, queries, settings).to(queries.device)
+    guide = random_guide(method, pipeline.net) if method.second_tower else None
+    return Pipeline(pipeline.net, method, pipeline.vocabulary, queries, settings, guide).to(queries.device)
+
+
+def random_guide(method: Method, net: CLIP) -> Guide:
+    """A guide of the size that a method names, in the dtype of CLIP; what it costs does not depend on its weights."""
+    if method.second_tower not in GUIDE_SIZES:
+        return guide_of(method, net)[1]
+    return Guide(GUIDE_SIZES[method.second_tower]).eval().cast(net.dtype)
+
+
+def quarters(size: tuple[int, int]) -> Tensor:
+    """A region mask of four quarters (H, W)."""
+    rows, columns = torch.meshgrid(*map(torch.arange, size), indexing='ij')
+    return 1 + 2 * (2 * rows >= size[0]).long() + (2 * columns >= size[1]).long()
 
 
 def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:

@@ -19,8 +19,10 @@ from naclip.api import Segmentation, Segmenter, vocabulary_of
 from naclip.cli import OneLineParser, parse_constants, positive
 from naclip.files import write_png
 from naclip.methods import method_names
+from naclip.methods.guide_of import check_regions
 from naclip.pictures.drawing import percent
 from naclip.pictures.picture import read_picture
+from naclip.walk.masks import RegionMasks
 from naclip.walk.vocabulary import read_vocabulary
 
 
@@ -44,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
         default='ViT-B/16',
         help=f'a checkpoint file, or one of {", ".join(available_models())}; default: %(default)s',
     )
+    add(
+        '--guide',
+        metavar='NAME',
+        help='second tower of guided methods: a name or a checkpoint file; default: the method',
+    )
+    add('--regions', type=Path, metavar='DIR', help='region masks, for methods that need them: <stem>.npz or .png')
     add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
     add('--pamr', choices=('on', 'off'), help='refinement along edges; default: the method')
     add('--prob-thd', type=float, metavar='P', help='less sure than this is background; default: 0.1 with --background')
@@ -125,7 +133,12 @@ def run(options: argparse.Namespace) -> int:
         prob_thd=options.prob_thd,
         short_side=options.short_side,
         templates=options.templates,
+        guide=options.guide,
     )
+    check_regions(segment.pipeline.method, options.regions)
+    masks = RegionMasks(options.regions) if options.regions else None
+    if masks:
+        masks.check(pictures)
     options.out.mkdir(parents=True, exist_ok=True)
     failed = []
     bar = tqdm(pictures, unit='picture', disable=len(pictures) == 1 or None)
@@ -137,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
                 failed.append(path)
                 bar.write(f'segment.py: {error}', file=sys.stderr)
                 continue
-            seen = segment(picture)
+            seen = segment(picture, masks.find(path) if masks else None)
             write_outputs(seen, options.scores, options.out, name)
             bar.write(f'{path}: {summary(seen)}')
     done = f'{len(pictures) - len(failed)} of {len(pictures)} pictures segmented into {options.out}'

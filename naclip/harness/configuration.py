@@ -18,7 +18,8 @@ from naclip.runs.attempts import COLLECTED
 from naclip.walk.pamr import STEPS as PAMR_STEPS
 
 DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
-MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir')  # no part of a protocol
+# No part of a protocol.
+MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir', 'regions', 'template_ranking')
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
 METHOD_OF_TYPE = {'NACLIP': 'naclip', 'CLIPForSegmentation': 'sclip'}  # segmentor types of published configs
 # How published configs name constants of the last-block methods, in the order of `build_method`'s arguments.
@@ -200,6 +201,9 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
         'gaussian_std': options.std,
         'pamr_steps': pamr_steps.get(options.pamr),
         'dtype': options.dtype,
+        'guide': options.guide,
+        'regions': options.regions,
+        'template_ranking': options.template_ranking,
     }
     config.model.update({key: value for key, value in given.items() if value is not None})
     if options.method_options:

@@ -25,6 +25,7 @@ from naclip.harness.hooks import ProgressBarHook, QuietRunner
 from naclip.harness.metric import PixelCountIoUMetric
 from naclip.harness.segmentor import NACLIP
 from naclip.methods import method_name
+from naclip.methods.guide_of import check_regions
 from naclip.methods.method import Method
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, alone, begin, run_identity
 from naclip.runs.journal import Journal, confusion_matrix, picture_key, pixel_counts, read_journal
@@ -39,6 +40,7 @@ from naclip.runs.results import (
     write_confusion,
     write_results,
 )
+from naclip.walk.masks import RegionMasks
 from naclip.walk.vocabulary import check_class_count, read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,11 @@ def evaluate(options: argparse.Namespace) -> dict:
     benchmark = configuration.benchmark_name(options.config)
     config = configuration.load_config(options.config)
     method = configuration.apply_method(config, options.method) if options.method else None
-    protocol = options.protocol or configuration.default_protocol(config, method, benchmark)
+    protocol = (
+        options.protocol
+        or ('floss' if options.template_ranking else None)
+        or configuration.default_protocol(config, method, benchmark)
+    )
     configuration.apply_protocol(config, protocol, benchmark)
     changes = configuration.apply_options(config, options)
     check_segmentor(config)
@@ -63,10 +69,14 @@ def evaluate(options: argparse.Namespace) -> dict:
     config.model.device = set_device(config, options.device, options.launcher)
     dataset = checked_dataset(config, benchmark)
     pictures = choose_pictures(dataset, config.test_dataloader.dataset.get('indices'), options.limit)
+    masks_sha256 = regions_sha256(config, dataset, len(pictures))
 
     runner = QuietRunner.from_cfg(config)
     segmentor = getattr(runner.model, 'module', runner.model)
     record = describe(config, options, benchmark, protocol, changes, segmentor, dataset)
+    if masks_sha256:
+        record['settings']['regions'] = str(config.model.regions)
+        record['sha256']['regions'] = masks_sha256
     if is_main_process():
         print(headline(record), flush=True)
     with contextlib.ExitStack() as stack:
@@ -287,6 +297,22 @@ def checked_dataset(config: Config, benchmark: str) -> BaseSegDataset:
     return dataset
 
 
+def regions_sha256(config: Config, dataset: BaseSegDataset, count: int) -> str | None:
+    """The hash of the region masks of a data set's first pictures, where the method reads masks; else None.
+
+    Raises:
+        ValueError, FileNotFoundError: masks are not asked for or not given, or one is missing.
+    """
+    method, folder = configuration.chosen_method(config.model), config.model.get('regions')
+    check_regions(method, folder)
+    if folder is None:
+        return None
+    masks = RegionMasks(Path(folder))
+    pictures = [dataset.get_data_info(i)['img_path'] for i in range(count)]
+    masks.check(pictures)
+    return masks.sha256(pictures)
+
+
 def describe(
     config: Config,
     options: argparse.Namespace,
@@ -328,6 +354,8 @@ def describe(
             'vocabulary': file_sha256(config.model.name_path),
             'templates': file_sha256(segmentor.templates_path),
             **({'method': file_sha256(source)} if source else {}),
+            **({'template_ranking': file_sha256(segmentor.ranking_path)} if segmentor.ranking_path else {}),
+            **({'guide': segmentor.guide_checkpoint.sha256} if segmentor.guide_checkpoint else {}),
         },
         'versions': package_versions(),
         'git_commit': git_commit(),

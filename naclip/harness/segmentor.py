@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,10 +19,13 @@ import clip
 from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
 from clip.weights import known_words
+from naclip.floss import ExpertPipeline, read_ranking
 from naclip.harness.configuration import METHOD_OF_TYPE, OLD_NAMES, chosen_method
 from naclip.methods import for_tower
+from naclip.methods.guide_of import check_guide, check_regions, guide_of
 from naclip.methods.method import Method
 from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
+from naclip.walk.masks import RegionMasks
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
 
@@ -49,6 +53,10 @@ class NACLIP(BaseSegmentor):
         method: a name of `naclip.methods.METHODS`, 'FILE.py:NAME', or a dict with that as its type and constants of
             the method; default: the method that the type stands for.
         cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
+        guide: of methods that read a second tower: a name of `clip.guides.available_guides()`, or a checkpoint file;
+            default: the method's.
+        template_ranking: a file of templates ranked for each class; then experts are heard, see `naclip.floss`.
+        regions: of methods that need them: a folder with a region mask for each picture, see `naclip.walk.masks`.
         old: names that constants of methods had in earlier releases; see `naclip.harness.configuration.OLD_NAMES`.
 
     Raises:
@@ -82,6 +90,9 @@ class NACLIP(BaseSegmentor):
         input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         synonyms: str = 'best',
         straight: bool = False,
+        guide: str | os.PathLike | None = None,
+        regions: str | os.PathLike | None = None,
+        template_ranking: str | os.PathLike | None = None,
         **old: object,
     ):
         super().__init__(
@@ -114,22 +125,34 @@ class NACLIP(BaseSegmentor):
         sizes = {tower: tuple(size) if size is not None else None for tower, size in by_tower.items()}
         settings_by_tower = {tower: replace(settings, input_size=size) for tower, size in sizes.items()}
         check_fit(chosen, settings)
+        check_guide(chosen, guide, mean, std)
+        check_regions(chosen, regions)
+        self.masks = RegionMasks(Path(regions)) if regions else None
         self.templates_path = templates
         vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
         prompt_templates = read_templates(templates)
+        self.ranking_path = template_ranking
+        ranking = read_ranking(template_ranking) if template_ranking else None
+        expert_templates = ranking.chosen(vocabulary, len(prompt_templates)) if ranking else ()
         net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
         check_tower(net.visual, chosen)
-        chosen = for_tower(chosen, net.visual)
+        chosen, second, self.guide_checkpoint = guide_of(for_tower(chosen, net.visual), net, guide, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
-        query_features = cached_text_embeddings(
-            net,
-            self.checkpoint.sha256,
-            queries_of(vocabulary, chosen),
-            prompt_templates,
-            cache_dir,
-            progress=is_main_process(),
-        )
-        self.pipeline = Pipeline(net, chosen, vocabulary, query_features, settings_by_tower[net.visual.kind])
+
+        def embeddings_of(queries: Sequence[str | Sequence[str]], some: Sequence[str]) -> Tensor:
+            return cached_text_embeddings(
+                net, self.checkpoint.sha256, queries, some, cache_dir, progress=is_main_process()
+            )
+
+        query_features = embeddings_of(queries_of(vocabulary, chosen), prompt_templates)
+        own_settings = settings_by_tower[net.visual.kind]
+        arguments = (net, chosen, vocabulary, query_features, own_settings, second)
+        if ranking:
+            of_classes = [[prompt_templates[t] for t in some] for some in expert_templates]
+            experts = torch.stack([embeddings_of(vocabulary.queries, some) for some in of_classes])
+            self.pipeline: Pipeline = ExpertPipeline(*arguments, experts=experts)
+        else:
+            self.pipeline = Pipeline(*arguments)
         self.to(net.device)
 
     @property
@@ -161,7 +184,8 @@ class NACLIP(BaseSegmentor):
         """
         if data_samples is None:
             data_samples = [SegDataSample(metainfo={'ori_shape': tuple(inputs.shape[-2:])}) for _ in inputs]
-        seen = self.pipeline.look(inputs)
+        regions = [self.masks.read(sample.img_path, sample.ori_shape[:2]) for sample in data_samples if self.masks]
+        seen = self.pipeline.look(inputs, regions)
         for i, sample in enumerate(data_samples):
             labels, probabilities = self.pipeline.label(inputs[i : i + 1], seen[i], tuple(sample.ori_shape[:2]))
             sample.set_data(

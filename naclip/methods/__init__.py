@@ -13,13 +13,16 @@ from naclip.methods.clip import CLIP
 from naclip.methods.clip_surgery import CLIPSurgery
 from naclip.methods.cliptrase import CLIPtrase
 from naclip.methods.cliptrase_d2 import CLIPtraseD2
+from naclip.methods.corrclip import CorrCLIP
 from naclip.methods.gem import GEM
 from naclip.methods.last_block import LastBlock
+from naclip.methods.lposs import LPOSS, LPOSSPlus
 from naclip.methods.maskclip import MaskCLIP, MaskCLIPOriginal
 from naclip.methods.method import Method
 from naclip.methods.naclip import NACLIP
 from naclip.methods.pearl import PEARL
 from naclip.methods.pixelclip import PixelCLIP
+from naclip.methods.proxyclip import ProxyCLIP
 from naclip.methods.resclip import ResCLIP, ResCLIPOnClearCLIP, ResCLIPOnSCLIP
 from naclip.methods.sc_clip import SCCLIP
 from naclip.methods.sclip import SCLIP
@@ -43,6 +46,10 @@ METHODS: list[Method] = [
     ResCLIPOnClearCLIP(),
     PEARL(),
     CLIPtraseD2(),
+    ProxyCLIP(),
+    CorrCLIP(),
+    LPOSS(),
+    LPOSSPlus(),
 ]
 
 

@@ -43,6 +43,8 @@ class Method:
     # Constants that name layers are those of a tower with twelve blocks; here are those of others, by their number.
     by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {}
     companions: ClassVar[tuple[str, ...]] = ()  # texts it compares with beside the names: further rows of `texts`
+    needs_regions: ClassVar[bool] = False  # whether it reads region masks of the pictures, `reading.regions`
+    whole: ClassVar[bool] = False  # whether `maps` gets the windows of a whole picture at once, `reading.boxes`
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -75,6 +77,28 @@ class Method:
         `reading` is the picture's, `maps` (1, Q, H, W) are those after stage 7, `query_idx` (Q,) has each name's class.
         """
         return labels
+
+    def settle(self, pictures: Tensor, maps: Tensor, query_idx: Tensor) -> Tensor:
+        """Stage 6, once windows are merged, at the network's size: maps (B, Q, H, W) -> (B, Q or K, H, W).
+
+        `pictures` (B, 3, H, W) are the network's input, `query_idx` (Q,) has each name's class. A method whose paper
+        merges names here, or spreads maps over pixels, returns maps of classes; these go on to their target size.
+        """
+        return maps
+
+    def vote_regions(self, regions: Tensor, labels: Tensor) -> Tensor:
+        """Stage 9, for methods that need regions: labels of a picture (1, 1, H, W) and its mask (H, W) -> labels."""
+        return labels
+
+    @property
+    def second_tower(self) -> str | None:
+        """The name or file of the guide that it reads, its constant `guide`; None without one."""
+        return getattr(self, 'guide', None)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it changes maps before they go to their target size."""
+        return type(self).settle is not Method.settle
 
     @property
     def refines(self) -> bool:

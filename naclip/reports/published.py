@@ -30,6 +30,8 @@ def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
     method, protocol = record['method'], record['protocol']
     # NACLIP's second release is its first one's method under another protocol; CLIP Surgery is no protocol of CLIP's.
     own = protocol.startswith(f'{method}_') and all(other.name != protocol for other in METHODS)
+    # FLOSS is what a template ranking makes of NACLIP.
+    own = own or (method == 'naclip' and protocol == 'floss' and 'template_ranking' in record['sha256'])
     row = published['methods'].get(protocol if own else method)
     if row is None:
         return None, 'not published', []

@@ -21,9 +21,9 @@ from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, PixelCounts, writ
 COUNTS, HEADER, LOCK, COLLECTED = 'counts', 'run.json', 'lock', 'collected'
 OUTPUTS = (RESULTS, CONFUSION, PER_IMAGE)
 LOCK_WAIT = 15  # seconds: the data-loading workers of a killed run hold its lock until they notice
-PATHS = ('config', 'vocabulary', 'templates')  # settings that name files: their content counts, see `sha256`
+PATHS = ('config', 'vocabulary', 'templates', 'regions')  # settings that name files: their content counts, see `sha256`
 DATASET_PLACES = ('data_root', 'class_file', 'indices', 'test_mode')
-PATH_CHANGES = ('name_path', 'templates')
+PATH_CHANGES = ('name_path', 'templates', 'guide')
 NOTES = ('versions', 'git_commit', 'device')  # of a record: noted, but no obstacle
 FOLLOWING = ('changes.', 'picture_list')  # differ where something that says more differs, too
 logger = logging.getLogger(__name__)

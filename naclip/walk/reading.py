@@ -4,14 +4,19 @@ Shapes: B windows; H, W pixels; h, w patch grid; N = 1 + h*w tokens, CLS first; 
 width; Q names.
 """
 
+from collections.abc import Sequence
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clip.convnext import ConvNeXt
+from clip.guides import Guide
 from clip.model import Resample, ResidualAttentionBlock, VisionTransformer, resample_by_scale
 from naclip.walk.attention import Term, attend, attention_weights
-from naclip.walk.windows import NO_MARGINS, Margins
+from naclip.walk.guide import GuideReading
+from naclip.walk.windows import NO_MARGINS, Margins, Window
 
 Tower = VisionTransformer | ConvNeXt
 
@@ -46,6 +51,50 @@ class Reading:
         first, self.grid = visual.embed(windows, resample)
         self._tokens: dict[int, Tensor] = {0: first}
         self._qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._guide: Guide | None = None
+        self._regions: Tensor | None = None
+        self._boxes: Sequence[Window] | None = None
+
+    def attach(
+        self, guide: Guide | None = None, regions: Tensor | None = None, boxes: Sequence[Window] | None = None
+    ) -> None:
+        """What else there is of these windows: a second tower, region masks, and where each picture's windows lie.
+
+        `regions` (B, H, W), at the size of the windows without margins. `boxes` are those of one picture; the batch
+        has the windows of one picture or of several, picture by picture.
+        """
+        self._guide, self._regions, self._boxes = guide, regions, boxes
+
+    @cached_property
+    def guide(self) -> GuideReading:
+        """The same windows, margins included, as the second tower sees them.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._guide is None:
+            raise ValueError('this reading has no guide: name one in the method, and give the pipeline its tower')
+        return GuideReading(self._guide, self.windows)
+
+    @property
+    def regions(self) -> Tensor:
+        """The windows' region masks (B, H, W), whole numbers, without margins.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self._regions is None:
+            raise ValueError('this reading has no region masks: give those of the pictures (--regions DIR)')
+        return self._regions
+
+    @property
+    def boxes(self) -> Sequence[Window]:
+        """Where the windows of each picture lie in it; by default each window is a picture of its own."""
+        if self._boxes is not None:
+            return self._boxes
+        height, width = self.windows.shape[-2:]
+        margins = self.margins
+        return [Window(0, 0, height - margins.top - margins.bottom, width - margins.left - margins.right)]
 
     @property
     def depth(self) -> int:

@@ -24,6 +24,7 @@ from naclip import api
 from naclip.methods import find_method, method_names
 from naclip.shapes import generator as shapes
 from naclip.walk.vocabulary import Vocabulary, parse_classes
+from tests.goldens.guide_weights import dino_state_dict
 
 CLASSES = 'cat; dog, frog; grass'
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,14 @@ def _cache(tmp_path_factory) -> Iterator[None]:
 def picture() -> Image.Image:
     pixels, _ = shapes.draw(np.random.RandomState(5), shapes.VAL_SIZE)
     return Image.fromarray(pixels)
+
+
+def quadrants(picture: Image.Image) -> np.ndarray:
+    """A region mask: four quarters of a picture, around a middle that is no region."""
+    rows, columns = np.indices((picture.height, picture.width))
+    mask = 1 + 2 * (rows > picture.height // 2) + (columns > picture.width // 2)
+    mask[40:60, 60:90] = 0
+    return mask
 
 
 @pytest.fixture(scope='module')
@@ -160,26 +169,64 @@ def test_settings_are_those_of_the_protocol(segmenter, method):
     prepared = segmenter.prepare(CLASSES, method=method)
     settings = prepared.pipeline.settings
     whole = ('cliptrase', 'pixelclip', 'maskclip_original', 'clip_surgery', 'gem', 'cliptrase_d2')
-    assert settings.slide_crop == (0 if method in whole else {'clearclip': 128, 'maskclip': 128}.get(method, 64))
+    crops = {'clearclip': 128, 'maskclip': 128, 'proxyclip': 96, 'corrclip': 96}
+    assert settings.slide_crop == (0 if method in whole else crops.get(method, 64))
     assert settings.pamr_steps == (10 if method == 'naclip' else 0)
     scales = {'cliptrase': 100, 'cliptrase_d2': 100, 'clearclip': 50, 'maskclip': 50, 'maskclip_original': 1}
+    scales |= {'lposs': 1, 'lposs_plus': 1}
     assert settings.logit_scale == scales.get(method, 40)
     assert settings.input_size == ((320, 320) if method == 'pixelclip' else None)
     assert prepared.pipeline.vocabulary.synonyms == ('mean' if method == 'pixelclip' else 'best')
     sides = dict(cliptrase=224, pixelclip=640, clearclip=128, maskclip=128, maskclip_original=146, cliptrase_d2=183)
-    assert prepared.short_side == (sides | dict(gem=128, clip_surgery=146)).get(method, 96)
+    assert prepared.short_side == (sides | dict(gem=128, clip_surgery=146, lposs=128, lposs_plus=128)).get(method, 96)
     assert prepared.squash == (method in ('gem', 'clip_surgery'))
 
 
 @pytest.mark.parametrize('method', method_names())
 def test_every_method_sees_the_picture(segmenter, picture, method):
     """On a tower of two blocks, with the constants that its methods have for it; a picture that is not square."""
+    regions = quadrants(picture) if find_method(method).needs_regions else None
     if 'eps' in find_method(method).constants:
         method = dict(type=method, eps=0.3, min_samples=2)
-    seen = segmenter.prepare(CLASSES, method=method)(picture)
+    seen = segmenter.prepare(CLASSES, method=method)(picture, regions)
     assert seen.labels.shape == (picture.height, picture.width)
     assert np.isfinite(seen.scores).all()
     assert len(np.unique(seen.labels)) > 1
+
+
+def test_guide_and_regions_must_fit_the_method(segmenter, picture):
+    prepared = segmenter.prepare(CLASSES, method='corrclip')
+    with pytest.raises(ValueError, match=r'method corrclip needs a region mask for each picture: --regions DIR'):
+        prepared(picture)
+    with pytest.raises(ValueError, match=r'region mask has 3x4 pixels, expected 112x160, the size of its picture'):
+        prepared(picture, np.zeros((3, 4), int))
+    with pytest.raises(ValueError, match=r'region mask has shape .* expected \(height, width\) of whole numbers'):
+        prepared(picture, np.zeros((112, 160)))
+    with pytest.raises(ValueError, match=r'method naclip reads no region masks: leave out --regions'):
+        segmenter.prepare(CLASSES)(picture, quadrants(picture))
+    with pytest.raises(ValueError, match=r'method naclip reads no guide: leave out --guide'):
+        segmenter.prepare(CLASSES, guide='dino_vitb8')
+    with pytest.raises(ValueError, match=r"unknown guide 'dino_vitb9'"):
+        segmenter.prepare(CLASSES, method='proxyclip', guide='dino_vitb9')
+
+
+def test_a_guide_of_ones_own(segmenter, picture, tmp_path):
+    torch.save(dino_state_dict(64, 1, 16, 64), tmp_path / 'mine.pth')
+    mine = segmenter.prepare(CLASSES, method='proxyclip', guide=tmp_path / 'mine.pth')
+    assert mine.pipeline.method.guide == 'mine.pth'
+    assert mine.pipeline.guide.patch_size == 16
+    usual = segmenter.prepare(CLASSES, method='proxyclip')
+    assert usual.pipeline.method.guide == 'shapes'
+    assert not np.allclose(mine(picture).scores, usual(picture).scores)
+
+
+def test_regions_from_a_file(segmenter, picture, tmp_path):
+    np.savez_compressed(tmp_path / 'mask.npz', instance_mask=quadrants(picture))
+    prepared = segmenter.prepare(CLASSES, method='corrclip')
+    from_file, from_array = prepared(picture, tmp_path / 'mask.npz'), prepared(picture, quadrants(picture))
+    assert np.array_equal(from_file.labels, from_array.labels)
+    for region in (1, 2, 3, 4):  # they vote
+        assert len(np.unique(from_file.labels[quadrants(picture) == region])) == 1
 
 
 def test_released_towers_are_read_as_in_the_benchmarks():

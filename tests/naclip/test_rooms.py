@@ -17,6 +17,7 @@ ALLOWED = {
     'methods': {'clip', 'walk'},
     'protocols': set(),
     'pipeline': {'clip', 'methods', 'walk'},
+    'floss': {'methods', 'pipeline', 'walk'},
     'pictures': {'clip'},
     'shapes': {'data'},
     'data': set(),
@@ -24,7 +25,7 @@ ALLOWED = {
     'runs': set(),
     'reports': {'clip', 'methods', 'protocols', 'runs'},
     'api': {'clip', 'methods', 'pictures', 'pipeline', 'protocols', 'walk'},
-    'harness': {'clip', 'methods', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'},
+    'harness': {'clip', 'floss', 'methods', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'},
     '__init__': {'api'},
 }
 OPENMMLAB = {'mmengine', 'mmcv', 'mmseg'}

@@ -1,6 +1,7 @@
 """What every method promises, for each entry of METHODS: one contract, which a new entry inherits by being there.
 
 The tower is a stand-in of twelve blocks and small patches, so that every method has the layers and patches it needs.
+Methods with a guide get a small one, those that need region masks get some of each picture's colours.
 """
 
 import dataclasses
@@ -10,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.guides import Guide, build_guide
 from clip.model import CLIP, build_model
 from naclip.methods import METHODS, build_method
 from naclip.methods.method import Method
 from naclip.pipeline import Pipeline, Settings, queries_of
 from naclip.walk.vocabulary import Vocabulary
+from tests.goldens.guide_weights import dino_state_dict
 from tests.goldens.weights import stand_in_state_dict
 
 SIZES = dict(
@@ -53,10 +56,32 @@ def pictures() -> Tensor:
 
 @pytest.fixture(params=METHODS, ids=lambda method: method.name)
 def method(request) -> Method:
-    """An entry of METHODS. What clusters does so on these small grids, too."""
-    small = {'eps': 0.5, 'min_samples': 2}
+    """An entry of METHODS. What clusters does so on these small grids, too; a graph does not tie all to all."""
+    small = {'eps': 0.5, 'min_samples': 2} | ({'neighbours': 8} if request.param.whole else {})
     known = {key: value for key, value in small.items() if key in request.param.constants}
     return dataclasses.replace(request.param, **known)
+
+
+def guide_for(net: CLIP) -> Guide:
+    """A guide whose patches are not CLIP's, in the dtype of a CLIP."""
+    return build_guide(dino_state_dict(embed_dim=64, depth=2, patch_size=7, image_size=56)).cast(net.dtype)
+
+
+class Furnished(Pipeline):
+    """A pipeline that makes region masks of what it sees, where its method needs them."""
+
+    def regions_of(self, pictures: Tensor) -> Tensor | None:
+        """Which channels are bright (B, H, W): 0 to 7, and an id that no 16 bits hold."""
+        bright = (pictures > 0).long()
+        ids = bright[:, 0] + 2 * bright[:, 1] + 4 * bright[:, 2]
+        return torch.where(ids == 7, 100_000, ids) if self.method.needs_regions else None
+
+    def read(self, windows, boxes=None, regions=None):
+        return super().read(windows, boxes, self.regions_of(windows) if regions is None else regions)
+
+    def look(self, images, regions=()):
+        made = self.regions_of(images)
+        return super().look(images, regions if made is None else list(made))
 
 
 def build(net: CLIP, method: Method, **settings: object) -> Pipeline:
@@ -64,7 +89,7 @@ def build(net: CLIP, method: Method, **settings: object) -> Pipeline:
     count = len(queries_of(vocabulary, method))
     texts = F.normalize(torch.randn(count, SIZES['embed_dim'], generator=torch.Generator().manual_seed(1)), dim=-1)
     windows = dict(SETTINGS, slide_crop=0) if method.votes else SETTINGS
-    return Pipeline(net, method, vocabulary, texts, Settings(**windows | settings))
+    return Furnished(net, method, vocabulary, texts, Settings(**windows | settings), guide_for(net))
 
 
 def test_labels_and_probabilities(net, method, pictures):
@@ -110,7 +135,7 @@ def test_any_grid(net, method, pictures, size):
 def test_one_name(net, method, pictures):
     vocabulary = Vocabulary((('cat',),))
     texts = F.normalize(torch.randn(1 + len(method.companions), 32, generator=torch.Generator().manual_seed(1)), dim=-1)
-    pipeline = Pipeline(net, method, vocabulary, texts, Settings(slide_crop=0))
+    pipeline = Furnished(net, method, vocabulary, texts, Settings(slide_crop=0), guide_for(net))
     labels, probabilities = pipeline(pictures[:1], (40, 50))
     assert probabilities.shape == (1, 1, 40, 50)
     assert probabilities.isfinite().all()

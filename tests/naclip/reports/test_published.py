@@ -134,3 +134,14 @@ def test_means_of_the_published_rows():
     methods = json.loads(FILE.read_text(encoding='utf-8'))['methods']
     for name, mean in (('naclip', 41.87), ('naclip_v2', 42.46), ('corrclip', 48.66)):
         assert sum(methods[name]['miou']) / 8 == pytest.approx(mean, abs=0.006)
+
+
+def test_numbers_of_guided_methods():
+    ours = dict(method='proxyclip', protocol='proxyclip')
+    assert published_miou(record(**ours)) == (39.1, 'ProxyCLIP README, with DINO ViT-B/8')
+    assert published_miou(record(method='lposs', protocol='lposs'))[0] is None  # only LPOSS+ is
+    assert published_miou(record(method='lposs_plus', protocol='lposs', sha256={'weights': 'other'}))[0] == 37.8
+    ranked = {'weights': RELEASES['ViT-B/16'].sha256, 'template_ranking': 'any'}
+    assert published_miou(record(protocol='floss', sha256=ranked)) == (35.9, 'FLOSS on NACLIP, v2')
+    value, note = published_miou(record(protocol='floss'))  # without a ranking it is NACLIP under other settings
+    assert (value, note) == (38.35, 'other settings: protocol floss')
