@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from clip import DTYPES, available_models
 from clip.guides import available_guides
-from naclip.cli import OneLineParser, positive
+from clip.sources import HINT
+from naclip.cli import OneLineParser, add_form, positive
 from naclip.methods import method_names
 from naclip.methods.last_block import ARCHITECTURES
 from naclip.protocols import PROTOCOLS
@@ -22,7 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__)
     add = parser.add_argument
     add('--config', required=True, help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
-    add('--backbone', help=f'a checkpoint file, or one of {", ".join(available_models())}; default: the config')
+    add('--backbone', help=f'one of {", ".join(available_models())}, or {HINT}; default: the config')
+    add_form(parser)
     add(
         '--method',
         metavar='NAME',

@@ -13,15 +13,24 @@ from torch import Tensor
 from torchvision import transforms
 
 from clip.convnext import ConvNeXtCLIP, build_convnext, has_convnext
+from clip.form import ACTIVATIONS, MEAN, STD, Statement
 from clip.model import CLIP, build_model
+from clip.sources import open_checkpoint
 from clip.tokenizer import CONTEXT_LENGTH, tokenize
-from clip.weights import Checkpoint, available_models, open_checkpoint
+from clip.weights import Checkpoint, available_models
 
-__all__ = ['CLIP', 'CONTEXT_LENGTH', 'DTYPES', 'MEAN', 'STD', 'available_models', 'load', 'load_checkpoint', 'tokenize']
-
-# Per-channel statistics of CLIP's training pictures, RGB in [0, 1].
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+__all__ = [
+    'ACTIVATIONS',
+    'CLIP',
+    'CONTEXT_LENGTH',
+    'DTYPES',
+    'MEAN',
+    'STD',
+    'available_models',
+    'load',
+    'load_checkpoint',
+    'tokenize',
+]
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
@@ -31,22 +40,28 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = 'auto',
     download_root: str | os.PathLike | None = None,
+    activation: str | None = None,
+    head_width: int | None = None,
 ) -> tuple[CLIP | ConvNeXtCLIP, Callable[[Image.Image], Tensor]]:
     """A CLIP model in eval mode, and the preprocessing of its training pictures.
 
     Args:
-        name_or_path: one of `available_models()`, or a checkpoint file (TorchScript archive, torch.save'd state
-            dict or .safetensors).
+        name_or_path: one of `available_models()`; a checkpoint file (TorchScript archive, torch.save'd state dict or
+            .safetensors); 'local-dir:PATH' or 'hf-hub:ORG/NAME', with a config of OpenCLIP or Hugging Face; or
+            'NAME/TAG' of OpenCLIP, where open_clip_torch is installed.
         device: default: CUDA where there is one, else the CPU.
         dtype: 'auto' (float16 on CUDA, float32 on the CPU), 'float32', 'float16', 'bfloat16', or a torch.dtype.
         download_root: where known names are downloaded to; default ~/.cache/clip.
+        activation, head_width: of a file whose source cannot be told: 'quick_gelu' or 'gelu', and the width of the
+            image tower's heads (64, but 80 in ViT-H/14, 88 in g/14, 104 in bigG/14).
 
     Raises:
         ValueError: unknown name or dtype; a file that is damaged, or no CLIP with a ViT or (this needs
-            open_clip_torch) ConvNeXt-B image tower.
+            open_clip_torch) ConvNeXt-B image tower; a source that cannot be told, without `activation` and
+            `head_width`.
         ConnectionError: the weights are not here and cannot be fetched.
     """
-    model, preprocess, _ = load_checkpoint(name_or_path, device, dtype, download_root)
+    model, preprocess, _ = load_checkpoint(name_or_path, device, dtype, download_root, activation, head_width)
     return model, preprocess
 
 
@@ -55,17 +70,22 @@ def load_checkpoint(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = 'auto',
     download_root: str | os.PathLike | None = None,
+    activation: str | None = None,
+    head_width: int | None = None,
 ) -> tuple[CLIP | ConvNeXtCLIP, Callable[[Image.Image], Tensor], Checkpoint]:
-    """As `load`, and the checkpoint it came from: file, SHA-256, metadata."""
+    """As `load`, and the checkpoint it came from: file, SHA-256, metadata, and what its source says of it."""
     device = resolve_device(device)
-    checkpoint = open_checkpoint(name_or_path, download_root)
+    checkpoint = open_checkpoint(name_or_path, download_root, activation, head_width)
+    said = checkpoint.statement
     try:
         build = build_convnext if has_convnext(checkpoint.state_dict) else build_model
-        model = build(checkpoint.state_dict)
+        model = build(checkpoint.state_dict, said.form)
     except ValueError as error:
         raise ValueError(f'{checkpoint.path}: {error}') from None
+    if said.sizes and said.sizes.get('image_resolution'):
+        model.visual.input_resolution = said.sizes['image_resolution']
     model = model.cast(resolve_dtype(dtype, device)).to(device)
-    return model, make_preprocess(model.visual.input_resolution), checkpoint
+    return model, make_preprocess(model.visual.input_resolution, said), checkpoint
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
@@ -100,14 +120,19 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     return DTYPES[dtype]
 
 
-def make_preprocess(resolution: int) -> Callable[[Image.Image], Tensor]:
-    """PIL picture -> normalised (3, resolution, resolution): short side resized bicubically, centre crop."""
+def make_preprocess(resolution: int, said: Statement) -> Callable[[Image.Image], Tensor]:
+    """PIL picture -> normalised (3, resolution, resolution), as the source of the weights says.
+
+    As a rule the short side is resized bicubically, and the centre cut out.
+    """
+    interpolation = transforms.InterpolationMode(said.interpolation)
+    size = resolution if said.resize_mode == 'shortest' else (resolution, resolution)
     return transforms.Compose(
         [
-            transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.Resize(size, interpolation=interpolation),
             transforms.CenterCrop(resolution),
             transforms.Lambda(lambda picture: picture.convert('RGB')),
             transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
+            transforms.Normalize(said.mean, said.std),
         ]
     )

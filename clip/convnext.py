@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from clip.model import HEAD_WIDTH, count_layers, fill
+from clip.form import HEAD_WIDTH, Form
+from clip.model import count_layers, fill
 
 if TYPE_CHECKING:
     import open_clip
 
 STRIDE = 32
-INPUT_RESOLUTION = 320  # of the pretraining; the weights do not tell
+INPUT_RESOLUTION = 320  # of PixelCLIP's; the weights do not tell
+FORM = Form('gelu', HEAD_WIDTH, 'gelu', HEAD_WIDTH)  # of all that are published; the image tower has no heads
 # timm's name of the trunk with these blocks in, and this width of, each stage.
 TRUNKS: Mapping[tuple[tuple[int, int], ...], str] = {
     ((3, 128), (3, 256), (27, 512), (3, 1024)): 'convnext_base',
@@ -27,10 +29,11 @@ class ConvNeXt(nn.Module):
     """The image tower: timm's trunk and OpenCLIP's projection head."""
 
     kind: ClassVar[str] = 'convnext'
-    input_resolution = INPUT_RESOLUTION
+    title: ClassVar[str] = 'ConvNeXt-B'
 
-    def __init__(self, trunk: nn.Module, head: nn.Module):
+    def __init__(self, trunk: nn.Module, head: nn.Module, input_resolution: int = INPUT_RESOLUTION):
         super().__init__()
+        self.input_resolution = input_resolution
         self.trunk = trunk
         self.head = head
 
@@ -61,8 +64,9 @@ class ConvNeXt(nn.Module):
 class ConvNeXtCLIP(nn.Module):
     """What `clip.model.CLIP` offers, made of the parts of an OpenCLIP model."""
 
-    def __init__(self, parts: 'open_clip.CLIP'):
+    def __init__(self, parts: 'open_clip.CLIP', form: Form = FORM):
         super().__init__()
+        self.form = form
         self.visual = ConvNeXt(parts.visual.trunk, parts.visual.head)
         self.transformer = parts.transformer
         self.token_embedding = parts.token_embedding
@@ -113,7 +117,7 @@ def has_convnext(state_dict: Mapping[str, Tensor]) -> bool:
     return any(str(name).startswith('visual.trunk.') for name in state_dict)
 
 
-def build_convnext(state_dict: Mapping[str, Tensor]) -> ConvNeXtCLIP:
+def build_convnext(state_dict: Mapping[str, Tensor], form: Form = FORM) -> ConvNeXtCLIP:
     """A float32 CLIP, in eval mode, with the sizes and the weights of a state dict in OpenCLIP's layout.
 
     Raises:
@@ -142,7 +146,7 @@ def build_convnext(state_dict: Mapping[str, Tensor]) -> ConvNeXtCLIP:
             context_length=len(state_dict['positional_embedding']),
             vocab_size=len(state_dict['token_embedding.weight']),
             width=width,
-            heads=width // HEAD_WIDTH,
+            heads=width // form.text_head_width,
             layers=count_layers(state_dict, 'transformer.resblocks.'),
         )
     except KeyError as error:
@@ -150,5 +154,6 @@ def build_convnext(state_dict: Mapping[str, Tensor]) -> ConvNeXtCLIP:
     except ValueError as error:
         raise ValueError(f'not a CLIP with a ConvNeXt image tower: {error}') from None
     vision = dict(timm_model_name=TRUNKS[stages], timm_pool='', timm_proj='linear', image_size=INPUT_RESOLUTION)
-    model = ConvNeXtCLIP(open_clip.CLIP(embed_dim, vision, text))
+    parts = open_clip.CLIP(embed_dim, vision, text, quick_gelu=form.text_activation == 'quick_gelu')
+    model = ConvNeXtCLIP(parts, form)
     return fill(model, state_dict, 'CLIP with a ConvNeXt image tower')

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEAD_WIDTH = 64  # every published CLIP has width // 64 heads
+from clip.form import OPENAI, Form
 
 
 class LayerNorm(nn.LayerNorm):
@@ -28,10 +28,13 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation CLIP was trained with."""
+    """x * sigmoid(1.702 x), the activation OpenAI's CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (1.702 * x).sigmoid_() * x  # two passes of memory fewer than written plainly
+
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {'quick_gelu': QuickGELU, 'gelu': nn.GELU}
 
 
 class Attention(nn.Module):
@@ -64,15 +67,15 @@ class Attention(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """x + attention(ln_1(x)), then + mlp(ln_2(.))."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, mlp_width: int, activation: str):
         super().__init__()
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
+                c_fc=nn.Linear(width, mlp_width),
+                gelu=ACTIVATIONS[activation](),
+                c_proj=nn.Linear(mlp_width, width),
             )
         )
         self.ln_2 = LayerNorm(width)
@@ -86,11 +89,20 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of residual attention blocks, `resblocks`."""
+    """A stack of residual attention blocks, `resblocks`, with heads of a width d and FFNs of a width.
 
-    def __init__(self, width: int, layers: int, heads: int):
+    Raises:
+        ValueError: the tower's width is no multiple of its heads'.
+    """
+
+    def __init__(self, width: int, layers: int, head_width: int, mlp_width: int, activation: str):
         super().__init__()
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads) for _ in range(layers))
+        if width % head_width:
+            raise ValueError(f'a tower that is {width} wide cannot have heads {head_width} wide (--head-width)')
+        heads = width // head_width
+        self.resblocks = nn.ModuleList(
+            ResidualAttentionBlock(width, heads, mlp_width, activation) for _ in range(layers)
+        )
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         for block in self.resblocks:
@@ -126,12 +138,31 @@ def resample_bilinear(patches: Tensor, h: int, w: int) -> Tensor:
     return F.interpolate(patches, (h, w), mode='bilinear', align_corners=False)
 
 
+# Blocks and width of image towers -> what they are called.
+LETTERS: Mapping[tuple[int, int], str] = {
+    (12, 768): 'B',
+    (24, 1024): 'L',
+    (32, 1280): 'H',
+    (40, 1408): 'g',
+    (48, 1664): 'bigG',
+}
+
+
 class VisionTransformer(nn.Module):
-    """CLIP's image tower."""
+    """CLIP's image tower; its FFNs are four times as wide as it, where nothing else is said."""
 
     kind: ClassVar[str] = 'vit'
 
-    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, output_dim: int):
+    def __init__(
+        self,
+        input_resolution: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        output_dim: int,
+        mlp_width: int | None = None,
+        form: Form = OPENAI,
+    ):
         super().__init__()
         self.input_resolution = input_resolution
         self.patch_size = patch_size
@@ -141,9 +172,17 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(self.native_grid**2 + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // HEAD_WIDTH)
+        self.transformer = Transformer(width, layers, form.head_width, mlp_width or 4 * width, form.activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
+
+    @property
+    def title(self) -> str:
+        """What the tower is called, as 'ViT-B/16'; of one that has no name, its blocks, width and patches."""
+        blocks, width = len(self.transformer.resblocks), len(self.class_embedding)
+        if (blocks, width) in LETTERS:
+            return f'ViT-{LETTERS[blocks, width]}/{self.patch_size}'
+        return f'a ViT of {blocks} blocks, {width} wide, patch {self.patch_size}'
 
     def embed(self, images: Tensor, resample: Resample = resample_by_scale) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> the tokens that enter the first block (B, N, D), and their patch grid (h, w).
@@ -187,7 +226,10 @@ class VisionTransformer(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Image tower, text tower and the temperature of their similarity."""
+    """Image tower, text tower and the temperature of their similarity.
+
+    FFNs are four times as wide as their tower where nothing else is said.
+    """
 
     def __init__(
         self,
@@ -200,11 +242,29 @@ class CLIP(nn.Module):
         vocab_size: int,
         transformer_width: int,
         transformer_layers: int,
+        vision_mlp_width: int | None = None,
+        transformer_mlp_width: int | None = None,
+        form: Form = OPENAI,
     ):
         super().__init__()
+        self.form = form
         self.context_length = context_length
-        self.visual = VisionTransformer(image_resolution, vision_patch_size, vision_width, vision_layers, embed_dim)
-        self.transformer = Transformer(transformer_width, transformer_layers, transformer_width // HEAD_WIDTH)
+        self.visual = VisionTransformer(
+            image_resolution,
+            vision_patch_size,
+            vision_width,
+            vision_layers,
+            embed_dim,
+            vision_mlp_width,
+            form,
+        )
+        self.transformer = Transformer(
+            transformer_width,
+            transformer_layers,
+            form.text_head_width,
+            transformer_mlp_width or 4 * transformer_width,
+            form.text_activation,
+        )
         self.token_embedding = nn.Embedding(vocab_size, transformer_width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(context_length, transformer_width))
         self.ln_final = LayerNorm(transformer_width)
@@ -257,17 +317,21 @@ class CLIP(nn.Module):
         return self
 
 
-def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
+OPENAI_ENTRIES = ('input_resolution', 'context_length', 'vocab_size')  # numbers among the weights of OpenAI's archives
+
+
+def build_model(state_dict: Mapping[str, Tensor], form: Form = OPENAI) -> CLIP:
     """A float32 CLIP, in eval mode, with the sizes and the weights of a state dict in OpenAI's layout.
 
+    The state dict does not tell the towers' form; what is not said to have another is taken for OpenAI's.
+
     Raises:
-        ValueError: the state dict is not a CLIP with a ViT image tower; says what is missing or superfluous.
+        ValueError: the state dict is not a CLIP with a ViT image tower, or not of this form; says what is missing,
+            superfluous or does not fit.
     """
-    weights = {k: v for k, v in state_dict.items() if k not in ('input_resolution', 'context_length', 'vocab_size')}
-    if 'visual.layer1.0.conv1.weight' in weights:
-        raise ValueError('a CLIP with a ResNet image tower, which has no patch tokens; use one with a ViT')
+    weights = {k: v for k, v in state_dict.items() if k not in OPENAI_ENTRIES}
     with torch.device('meta'):
-        model = CLIP(**_sizes(weights))
+        model = CLIP(**sizes_of(weights), form=form)
     return fill(model, weights, 'CLIP checkpoint with a ViT image tower')
 
 
@@ -297,8 +361,14 @@ def count_layers(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len({name.split('.')[prefix.count('.')] for name in weights if name.startswith(prefix)})
 
 
-def _sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """The arguments of `CLIP` that a state dict implies."""
+def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """The arguments of `CLIP` that a state dict in OpenAI's layout implies.
+
+    Raises:
+        ValueError: it is not a CLIP with a ViT image tower.
+    """
+    if 'visual.layer1.0.conv1.weight' in weights:
+        raise ValueError('a CLIP with a ResNet image tower, which has no patch tokens; use one with a ViT')
 
     try:
         vision_width, _, patch_size, _ = weights['visual.conv1.weight'].shape
@@ -314,8 +384,16 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
             vocab_size=len(weights['token_embedding.weight']),
             transformer_width=transformer_width,
             transformer_layers=count_layers(weights, 'transformer.resblocks.'),
+            vision_mlp_width=_mlp_width(weights, 'visual.transformer.', vision_width),
+            transformer_mlp_width=_mlp_width(weights, 'transformer.', transformer_width),
         )
     except KeyError as error:
         raise ValueError(f'not a CLIP checkpoint with a ViT image tower: {error} is missing') from None
     except ValueError as error:
         raise ValueError(f'not a CLIP checkpoint with a ViT image tower: unexpected shapes ({error})') from None
+
+
+def _mlp_width(weights: Mapping[str, Tensor], prefix: str, width: int) -> int:
+    """The width of a tower's FFNs; where the weights lack the first, as usual."""
+    name = f'{prefix}resblocks.0.mlp.c_fc.weight'
+    return len(weights[name]) if name in weights else 4 * width

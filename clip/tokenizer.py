@@ -16,6 +16,7 @@ from torch import Tensor
 
 MERGES_FILE = Path(__file__).with_name('bpe_merges.txt.gz')
 CONTEXT_LENGTH = 77
+VOCABULARY = 49408  # ids of the tokenizer
 START, END = '<|startoftext|>', '<|endoftext|>'
 _WORDS = regex.compile(
     rf"{regex.escape(START)}|{regex.escape(END)}|'s|'t|'re|'ve|'m|'ll|'d|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+",

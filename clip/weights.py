@@ -1,4 +1,4 @@
-"""From a model's name to its weights: verified downloads, and the three file formats CLIP comes in."""
+"""Files of weights: verified downloads, and the three formats CLIP comes in."""
 
 import hashlib
 import http.client
@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import safetensors
@@ -18,12 +19,15 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from clip.form import Statement
+from clip.torchscript import read_torchscript
+
 CHUNK = 1 << 20  # bytes read at a time when downloading or hashing
 
 
 @dataclass(frozen=True)
 class Release:
-    """A published checkpoint: where it is, and the SHA-256 of the file; None where its publisher gives none."""
+    """A published checkpoint: where it is, and the SHA-256 of the file, or its first digits, as far as known."""
 
     url: str
     sha256: str | None
@@ -53,44 +57,19 @@ DEFAULT_DOWNLOAD_ROOT = Path('~/.cache/clip')
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds: tensors by OpenAI's names, its string metadata, and where it came from."""
+    """What a checkpoint file holds: tensors by name, its string metadata, and where it came from."""
 
     state_dict: Mapping[str, Tensor]
     path: Path
     sha256: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    pixelclip: bool = False  # whether it was the CLIP in a checkpoint of PixelCLIP's training
+    statement: Statement | None = None  # what the weights do not tell; None where nobody has looked
 
 
 def available_models() -> list[str]:
     """The names that `clip.load` knows."""
     return [*RELEASES, *BUNDLED]
-
-
-def open_checkpoint(name_or_path: str | os.PathLike, download_root: str | os.PathLike | None = None) -> Checkpoint:
-    """The checkpoint of a model name or a path, downloaded if need be.
-
-    Raises:
-        ValueError: neither a known name nor a file; a file that cannot be read, or is not the published one.
-        ConnectionError: the file is not here and cannot be fetched; says from where, and where to put it.
-    """
-    name = os.fspath(name_or_path)
-    if name in BUNDLED:
-        return read_checkpoint(BUNDLED[name])
-    if name in RELEASES:
-        checkpoint = read_checkpoint(
-            download(RELEASES[name], Path(download_root or DEFAULT_DOWNLOAD_ROOT).expanduser())
-        )
-        if checkpoint.sha256 != RELEASES[name].sha256:
-            raise ValueError(
-                f'{checkpoint.path} is not the published {name}: its SHA-256 is {checkpoint.sha256}, expected '
-                f'{RELEASES[name].sha256}; remove the file to download it again'
-            )
-        return checkpoint
-    path = Path(name).expanduser()
-    if not path.is_file():
-        choices = ', '.join(available_models())
-        raise ValueError(f'unknown backbone {name!r}: neither a checkpoint file nor one of {choices}')
-    return read_checkpoint(path)
 
 
 def download(release: Release, root: Path) -> Path:
@@ -109,7 +88,7 @@ def download(release: Release, root: Path) -> Path:
                 return path
             _fetch(release.url, part)
             got = file_sha256(part)
-            if release.sha256 in (got, None):
+            if release.sha256 is None or got.startswith(release.sha256):
                 os.replace(part, path)
                 return path
             part.unlink()
@@ -157,7 +136,8 @@ def file_sha256(path: str | os.PathLike) -> str:
 def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None) -> Checkpoint:
     """Read a TorchScript archive, a torch.save'd state dict or a safetensors file.
 
-    Pickles are read with `weights_only`, so a file cannot run code. A state dict may be wrapped in a dict under
+    Nothing that is in a file is run: pickles are read with `weights_only`, and of TorchScript archives only modules and
+    tensors are made. A state dict may be wrapped in a dict under
     'state_dict' or 'model'; of a checkpoint of PixelCLIP's training only the CLIP in it is read.
 
     Raises:
@@ -171,7 +151,7 @@ def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None)
             f'{path} is not the published file: its SHA-256 is {sha256}, expected {expected_sha256}; '
             'remove it to have it downloaded again'
         )
-    read = _reader(path)
+    read = _reader(path, sha256)
     try:
         content, metadata = read(path)
     except Exception as error:  # the three formats' readers raise anything on a damaged file
@@ -180,23 +160,24 @@ def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None)
     for key in ('state_dict', 'model'):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+    trained = {}
     if isinstance(content, Mapping):
         prefix = PIXELCLIP_PREFIX
         trained = {k.removeprefix(prefix): v for k, v in content.items() if str(k).startswith(prefix)}
         content = trained or content
     if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
         raise ValueError(f'the checkpoint {path} holds no state dict (a dict of tensors by name)')
-    return Checkpoint(content, path, sha256, metadata)
+    return Checkpoint(content, path, sha256, metadata, pixelclip=bool(trained))
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[object, dict[str, str]]]:
+def _reader(path: Path, sha256: str) -> Callable[[Path], tuple[object, dict[str, str]]]:
     """The reader for a file's format, told from its content."""
     if path.suffix == '.safetensors':
         return _read_safetensors
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                return _read_torchscript
+                return partial(_read_torchscript, trusted=sha256 in {release.sha256 for release in RELEASES.values()})
     return _read_pickle
 
 
@@ -205,9 +186,14 @@ def _read_safetensors(path: Path) -> tuple[object, dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
-def _read_torchscript(path: Path) -> tuple[object, dict[str, str]]:
+def _read_torchscript(path: Path, trusted: bool) -> tuple[object, dict[str, str]]:
+    try:
+        return read_torchscript(path), {}
+    except Exception:
+        if not trusted:
+            raise
+    # A file that OpenAI published may be left to PyTorch, which runs what is in an archive.
     with warnings.catch_warnings():
-        # OpenAI's files are TorchScript, whatever becomes of the format.
         warnings.filterwarnings('ignore', '.*torch.jit.load.* is deprecated', FutureWarning)
         warnings.filterwarnings('ignore', '.*torch.jit.load.* is deprecated', DeprecationWarning)
         return torch.jit.load(path, map_location='cpu').state_dict(), {}

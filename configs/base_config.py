@@ -7,7 +7,7 @@ default_scope = 'mmseg'
 
 model = dict(
     type='NACLIP',
-    clip_path='ViT-B/16',  # a name of clip.available_models(), or a checkpoint file
+    clip_path='ViT-B/16',  # a backbone: docs/backbones.md
     method=dict(type='naclip'),  # and constants of the method; see naclip/methods/
     pamr_steps=10,
     pamr_stride=(8, 16),

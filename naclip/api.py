@@ -94,11 +94,12 @@ class Segmenter:
     """A CLIP, loaded once, for any number of vocabularies and pictures.
 
     Args:
-        backbone: a name of `clip.available_models()`, or a checkpoint file.
+        backbone: a name, a checkpoint file, or a folder or repository, as `clip.load` takes it.
         device: default: CUDA where there is one, else the CPU.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
         cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
+        activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: the backbone cannot be loaded; says why.
@@ -111,8 +112,12 @@ class Segmenter:
         dtype: str | torch.dtype = 'auto',
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
+        activation: str | None = None,
+        head_width: int | None = None,
     ):
-        self.net, _, self.checkpoint = clip.load_checkpoint(backbone, device, dtype, download_root)
+        self.net, _, self.checkpoint = clip.load_checkpoint(
+            backbone, device, dtype, download_root, activation, head_width
+        )
         self.cache_dir = cache_dir
         self.download_root = download_root
 
@@ -138,7 +143,7 @@ class Segmenter:
             raise ValueError(f'short_side is {short_side}, expected a number of pixels above 0')
         check_fit(chosen, settings)
         published = PROTOCOLS[chosen.protocol].everywhere
-        normalise = {key: published[key] for key in ('mean', 'std') if key in published}
+        normalise = {key: published.get(key, getattr(self.checkpoint.statement, key)) for key in ('mean', 'std')}
         check_guide(chosen, guide, **normalise)
         vocabulary = vocabulary_of(classes, background, published.get('synonyms', Vocabulary.synonyms))
         texts = read_templates(templates or REPOSITORY / published.get('templates', DEFAULT_TEMPLATES))
@@ -204,8 +209,8 @@ class PreparedSegmenter:
 
 
 @lru_cache(maxsize=2)
-def _loaded(backbone: str, device: str | None, dtype: str) -> Segmenter:
-    return Segmenter(backbone, device, dtype)
+def _loaded(backbone: str, device: str | None, dtype: str, activation: str | None, head_width: int | None) -> Segmenter:
+    return Segmenter(backbone, device, dtype, activation=activation, head_width=head_width)
 
 
 def segment(
@@ -224,6 +229,8 @@ def segment(
     dtype: str = 'auto',
     guide: str | os.PathLike | None = None,
     regions: Regions | None = None,
+    activation: str | None = None,
+    head_width: int | None = None,
 ) -> Segmentation:
     """Label every pixel of a picture with the best fitting class.
 
@@ -237,7 +244,7 @@ def segment(
             what no class fits well.
         method: a name of `naclip.methods.METHODS`, 'FILE.py:NAME', or dict(type=NAME, constant=value, ...); read with
             the sizes and scales it was published with.
-        backbone: a name of `clip.available_models()`, or a checkpoint file.
+        backbone: a name, a checkpoint file, or a folder or repository, as `clip.load` takes it.
         gaussian_std: of the neighbourhood, in patches; default: the method's.
         pamr: whether maps are refined along the picture's edges; default: as the method is published.
         prob_thd: pixels less sure than this become background; default: 0.1 with a background, else 0.
@@ -249,11 +256,13 @@ def segment(
         guide: the second tower of methods that read one: a name of `clip.guides.available_guides()`, or a checkpoint
             file; default: the method's.
         regions: the picture's region mask, for methods that need one: a file, or an array (H, W) of whole numbers.
+        activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: something that cannot be used; says which and why.
     """
-    segmenter = _loaded(os.fspath(backbone), None if device is None else str(device), dtype)
+    device = None if device is None else str(device)
+    segmenter = _loaded(os.fspath(backbone), device, dtype, activation, head_width)
     prepared = segmenter.prepare(
         classes,
         background,

@@ -20,6 +20,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options for what a checkpoint's weights do not tell."""
+    unknown = 'of a checkpoint file whose source cannot be told'
+    parser.add_argument('--activation', choices=('quick_gelu', 'gelu'), help=unknown)
+    parser.add_argument('--head-width', type=positive, metavar='N', help=f"of the image tower's heads; {unknown}")
+
+
 def parse_constants(items: Sequence[str]) -> dict[str, object]:
     """['lr=0.4', 'last_only=true', 'solver=svd'] -> {'lr': 0.4, 'last_only': True, 'solver': 'svd'}.
 

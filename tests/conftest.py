@@ -123,11 +123,17 @@ def model(make_model: Callable[..., CLIP]) -> CLIP:
     return make_model()
 
 
+def with_entries(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with the three numbers by which OpenAI's archives are known."""
+    numbers = dict(input_resolution=64, context_length=77, vocab_size=len(weights['token_embedding.weight']))
+    return weights | {name: torch.tensor(value) for name, value in numbers.items()}
+
+
 @pytest.fixture(scope='session')
 def checkpoint_file(state_dict: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in CLIP as a .safetensors file."""
+    """The stand-in CLIP as a .safetensors file, with OpenAI's entries."""
     path = tmp_path_factory.mktemp('checkpoint') / 'stand-in.safetensors'
-    safetensors.torch.save_file(state_dict, path)
+    safetensors.torch.save_file(with_entries(state_dict), path)
     return path
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models, resolve_device
+from clip.sources import HINT, check_name
 from naclip.api import Segmentation, Segmenter
-from naclip.cli import OneLineParser, positive
+from naclip.cli import OneLineParser, add_form, positive
 from naclip.methods import method_names
 from tools.page import (
     CSS,
@@ -49,8 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         '--backbone',
         default='ViT-B/16',
-        help=f'chosen at first: a checkpoint file, or one of {", ".join(available_models())}; default: %(default)s',
+        help=f'chosen at first: one of {", ".join(available_models())}, or {HINT}; default: %(default)s',
     )
+    add_form(parser)
     add('--host', default='127.0.0.1', help='0.0.0.0 serves whoever reaches this machine; default: %(default)s')
     add('--port', type=positive, default=7860, help='default: %(default)s')
     add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
@@ -66,9 +68,7 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         ValueError: an unknown backbone or device, or an address that cannot be served at; says which and why.
     """
-    backbone, choices = options.backbone, available_models()
-    if backbone not in choices and not Path(backbone).expanduser().is_file():
-        raise ValueError(f'unknown backbone {backbone!r}: neither a checkpoint file nor one of {", ".join(choices)}')
+    check_name(options.backbone)
     resolve_device(options.device)
     if options.port > 65535:
         raise ValueError(f'port is {options.port}, expected 1 to 65535')
@@ -225,6 +225,12 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
     return page
 
 
+def load_backbone(options: argparse.Namespace, backbone: str) -> Segmenter:
+    """A backbone; what --activation and --head-width say is of the one that was named beside them."""
+    given = dict(activation=options.activation, head_width=options.head_width) if backbone == options.backbone else {}
+    return Segmenter(backbone, options.device, options.dtype, options.download_root, **given)
+
+
 def serve(options: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
@@ -232,9 +238,7 @@ def serve(options: argparse.Namespace) -> None:
         ValueError, OSError: it cannot be served; says why.
     """
     check_options(options)
-    load = functools.lru_cache(MODELS_KEPT)(
-        lambda backbone: Segmenter(backbone, options.device, options.dtype, options.download_root)
-    )
+    load = functools.lru_cache(MODELS_KEPT)(functools.partial(load_backbone, options))
     with tempfile.TemporaryDirectory(prefix='naclip-app-') as scratch:
         folder = Path(scratch) / 'files'
         folder.mkdir()

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load, resolve_dtype, tokenize
 from clip.guides import Guide, GuideSizes
 from clip.model import CLIP
-from naclip.cli import OneLineParser, positive
+from clip.sources import HINT
+from naclip.cli import OneLineParser, add_form, positive
 from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
 from naclip.methods import find_method, for_tower, method_names
 from naclip.methods.guide_of import guide_of
@@ -338,7 +339,8 @@ def build_pipeline(options: argparse.Namespace, device: torch.device) -> Pipelin
         net = CLIP(**VIT_B_16).eval().cast(dtype).to(device)
         queries = F.normalize(torch.randn(len(vocabulary.names), VIT_B_16['embed_dim']), dim=-1).to(device)
     else:
-        net, _ = load(options.backbone, device, dtype)
+        form = dict(activation=options.activation, head_width=options.head_width)
+        net, _ = load(options.backbone, device, dtype, **form)
         queries = text_embeddings(net, vocabulary.names, read_templates())
     names = ('slide_crop', 'slide_stride', 'pamr_steps', 'pamr_stride', 'logit_scale', 'prob_thd')
     settings = Settings(**{name: arguments[name] for name in names if name in arguments})
@@ -411,7 +413,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description='Time a prediction stage by stage, against a literal pipeline.')
     add = parser.add_argument
     add('--config', default='configs/cfg_context59.py', help='default: %(default)s')
-    add('--backbone', default='random', help=f'random (ViT-B/16), a file, or one of {", ".join(available_models())}')
+    add('--backbone', default='random', help=f'random (ViT-B/16), one of {", ".join(available_models())}, or {HINT}')
+    add_form(parser)
     add(
         '--size',
         type=positive,

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import DTYPES, available_models
+from clip.sources import HINT
 from naclip.api import Segmentation, Segmenter, vocabulary_of
-from naclip.cli import OneLineParser, parse_constants, positive
+from naclip.cli import OneLineParser, add_form, parse_constants, positive
 from naclip.files import write_png
 from naclip.methods import method_names
 from naclip.methods.guide_of import check_regions
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         '--backbone',
         default='ViT-B/16',
-        help=f'a checkpoint file, or one of {", ".join(available_models())}; default: %(default)s',
+        help=f'one of {", ".join(available_models())}, or {HINT}; default: %(default)s',
     )
     add(
         '--guide',
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='second tower of guided methods: a name or a checkpoint file; default: the method',
     )
     add('--regions', type=Path, metavar='DIR', help='region masks, for methods that need them: <stem>.npz or .png')
+    add_form(parser)
     add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
     add('--pamr', choices=('on', 'off'), help='refinement along edges; default: the method')
     add('--prob-thd', type=float, metavar='P', help='less sure than this is background; default: 0.1 with --background')
@@ -123,7 +125,14 @@ def run(options: argparse.Namespace) -> int:
     classes = read_vocabulary(options.classes_file).classes if options.classes_file else options.classes
     vocabulary_of(classes, options.background)  # before the minutes that weights may take
     pictures, others = find_pictures(options.pictures)
-    segmenter = Segmenter(options.backbone, options.device, options.dtype, options.download_root)
+    segmenter = Segmenter(
+        options.backbone,
+        options.device,
+        options.dtype,
+        options.download_root,
+        activation=options.activation,
+        head_width=options.head_width,
+    )
     segment = segmenter.prepare(
         classes,
         options.background,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clip import available_models, load_checkpoint
+from clip.sources import HINT
 from clip.weights import known_words
-from naclip.cli import OneLineParser, positive
+from naclip.cli import OneLineParser, add_form, positive
 from naclip.walk import wording
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
@@ -84,7 +85,9 @@ def changes(vocabulary: Vocabulary, other: Vocabulary, path: Path) -> Iterator[s
 
 def nearest(vocabulary: Vocabulary, templates: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The names of different classes that a backbone finds most alike, line by line."""
-    net, _, checkpoint = load_checkpoint(options.backbone, options.device, 'auto', options.download_root)
+    net, _, checkpoint = load_checkpoint(
+        options.backbone, options.device, 'auto', options.download_root, options.activation, options.head_width
+    )
     unknown = unknown_names(vocabulary.names, known_words(checkpoint.metadata))
     if unknown:
         yield f'warning: {options.backbone} has never seen {some(unknown)}; these are not compared'
@@ -105,9 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('file', type=Path, metavar='FILE', help="one class a line, synonyms separated by commas or by ';'")
     add('--against', type=Path, metavar='OTHER', help='tell what is different from this class-name file')
-    add(
-        '--backbone', help=f'compare text embeddings of a checkpoint file, or of one of {", ".join(available_models())}'
-    )
+    add('--backbone', help=f'compare text embeddings of one of {", ".join(available_models())}, or {HINT}')
+    add_form(parser)
     add('--templates', type=Path, default=DEFAULT_TEMPLATES, metavar='FILE', help='prompt templates')
     add('--top', type=positive, default=15, metavar='N', help='pairs of names shown; default: %(default)s')
     add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')

@@ -18,8 +18,10 @@ from naclip.runs.attempts import COLLECTED
 from naclip.walk.pamr import STEPS as PAMR_STEPS
 
 DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
-# No part of a protocol.
-MACHINE_KEYS = ('clip_path', 'device', 'dtype', 'download_root', 'cache_dir', 'regions', 'template_ranking')
+MACHINE_KEYS = (  # no part of a protocol
+    *('clip_path', 'activation', 'head_width', 'device', 'dtype', 'download_root', 'cache_dir'),
+    *('regions', 'template_ranking'),
+)
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
 METHOD_OF_TYPE = {'NACLIP': 'naclip', 'CLIPForSegmentation': 'sclip'}  # segmentor types of published configs
 # How published configs name constants of the last-block methods, in the order of `build_method`'s arguments.
@@ -193,6 +195,8 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
     pamr_steps = {'on': before.get('pamr_steps') or PAMR_STEPS, 'off': 0}
     given = {
         'clip_path': options.backbone,
+        'activation': options.activation,
+        'head_width': options.head_width,
         'name_path': options.name_path,
         'templates': options.templates,
         'download_root': options.download_root,

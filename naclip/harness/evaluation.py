@@ -324,7 +324,7 @@ def describe(
 ) -> dict:
     """Everything about a run that its numbers may depend on."""
     pipeline, net = segmentor.pipeline, segmentor.pipeline.net
-    source = method_source(pipeline.method)
+    source, said = method_source(pipeline.method), segmentor.checkpoint.statement
     resize, square = (configuration.find_step(config, kind) for kind in ('Resize', 'CentreSquare'))
     return {
         'benchmark': benchmark,
@@ -332,8 +332,15 @@ def describe(
         'protocol': protocol,
         'changes': changes,  # what options changed of the method and the protocol
         'backbone': str(config.model.clip_path),
+        'backbone_revision': said.revision,  # the commit of a repository on a hub
+        'backbone_tower': net.visual.title,
+        'published_on': list(pipeline.method.published_on) if pipeline.method.about else [],
         'settings': {
             'tower': net.visual.kind,
+            **asdict(net.form),
+            'form_known_by': said.known_by,
+            'mean': list(segmentor.normalisation[0]),
+            'std': list(segmentor.normalisation[1]),
             'constants': pipeline.method.constants,
             **asdict(pipeline.settings),
             'synonyms': pipeline.vocabulary.synonyms,
@@ -380,9 +387,17 @@ def headline(record: dict) -> str:
     return (
         f'{record["benchmark"]}: method {record["method"]} ({", ".join(filter(None, (form, pamr)))}); '
         f'protocol {record["protocol"]}{f" changed by{changes[1:]}" if changes else ""}; '
-        f'backbone {record["backbone"]}; '
+        f'backbone {record["backbone"]}{_elsewhere(record)}; '
         f'vocabulary {settings["vocabulary"]}; device {record["device"]["name"]} ({settings["dtype"]})'
     )
+
+
+def _elsewhere(record: dict) -> str:
+    """A remark on a method that runs on another tower than it was published for."""
+    published, tower = record['published_on'], record['backbone_tower']
+    if not published or tower in published:
+        return ''
+    return f" ({tower}; the method's settings were published for {' and '.join(published)})"
 
 
 def _short(value: object) -> str:

@@ -37,7 +37,7 @@ class NACLIP(BaseSegmentor):
     """Training-free open-vocabulary segmentor.
 
     Args:
-        clip_path: a name of `clip.available_models()`, or a checkpoint file.
+        clip_path: a backbone, as `clip.load` takes it: a name, a checkpoint file, or a folder or repository.
         name_path: the class-name file.
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block, for methods of that family (naclip/methods/last_block.py).
@@ -45,7 +45,7 @@ class NACLIP(BaseSegmentor):
         pamr_steps, pamr_stride, prob_thd, area_thd, logit_scale, slide_stride, slide_crop, straight, input_size: see
             `naclip.pipeline.Settings`. An input_size may be one for each kind of image tower: {'vit': ..., 'convnext':
             ...}.
-        mean, std: how pictures are normalised, RGB in [0, 1]; default: CLIP's.
+        mean, std: how pictures are normalised, RGB in [0, 1]; default: as the checkpoint's source says.
         templates: the prompt-template file.
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
@@ -57,6 +57,7 @@ class NACLIP(BaseSegmentor):
             default: the method's.
         template_ranking: a file of templates ranked for each class; then experts are heard, see `naclip.floss`.
         regions: of methods that need them: a folder with a region mask for each picture, see `naclip.walk.masks`.
+        activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
         old: names that constants of methods had in earlier releases; see `naclip.harness.configuration.OLD_NAMES`.
 
     Raises:
@@ -85,23 +86,19 @@ class NACLIP(BaseSegmentor):
         download_root: str | os.PathLike | None = None,
         cache_dir: str | os.PathLike | None = None,
         method: str | Mapping | Method | None = None,
-        mean: Sequence[float] = clip.MEAN,
-        std: Sequence[float] = clip.STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         input_size: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         synonyms: str = 'best',
         straight: bool = False,
         guide: str | os.PathLike | None = None,
         regions: str | os.PathLike | None = None,
         template_ranking: str | os.PathLike | None = None,
+        activation: str | None = None,
+        head_width: int | None = None,
         **old: object,
     ):
-        super().__init__(
-            data_preprocessor=SegDataPreProcessor(
-                mean=[255 * value for value in mean],
-                std=[255 * value for value in std],
-                bgr_to_rgb=True,
-            )
-        )
+        super().__init__()
         # What can be wrong is looked at before the minutes that weights and texts may take.
         unknown = [name for name in old if name not in OLD_NAMES]
         if unknown:
@@ -125,7 +122,7 @@ class NACLIP(BaseSegmentor):
         sizes = {tower: tuple(size) if size is not None else None for tower, size in by_tower.items()}
         settings_by_tower = {tower: replace(settings, input_size=size) for tower, size in sizes.items()}
         check_fit(chosen, settings)
-        check_guide(chosen, guide, mean, std)
+        check_guide(chosen, guide, mean or clip.MEAN, std or clip.STD)
         check_regions(chosen, regions)
         self.masks = RegionMasks(Path(regions)) if regions else None
         self.templates_path = templates
@@ -134,8 +131,14 @@ class NACLIP(BaseSegmentor):
         self.ranking_path = template_ranking
         ranking = read_ranking(template_ranking) if template_ranking else None
         expert_templates = ranking.chosen(vocabulary, len(prompt_templates)) if ranking else ()
-        net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root)
+        net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root, activation, head_width)
+        said = self.checkpoint.statement
+        self.normalisation = tuple(mean or said.mean), tuple(std or said.std)
+        self.data_preprocessor = SegDataPreProcessor(
+            *([255 * value for value in values] for values in self.normalisation), bgr_to_rgb=True
+        )
         check_tower(net.visual, chosen)
+        check_guide(chosen, guide, *self.normalisation)
         chosen, second, self.guide_checkpoint = guide_of(for_tower(chosen, net.visual), net, guide, download_root)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
 

@@ -38,6 +38,7 @@ class Method:
     about: ClassVar[About | None] = None
     protocol: ClassVar[str] = 'naclip'  # the settings it was published under, in naclip/protocols.py
     pamr: ClassVar[bool] = False  # whether it was published with PAMR after it
+    published_on: ClassVar[tuple[str, ...]] = ('ViT-B/16',)  # the towers that its constants and settings are for
     towers: ClassVar[tuple[type, ...]] = (VisionTransformer,)  # the kinds of image tower that it can read
     requires: ClassVar[Mapping[str, str]] = {}  # optional modules it needs: how to import -> how to install
     # Constants that name layers are those of a tower with twelve blocks; here are those of others, by their number.

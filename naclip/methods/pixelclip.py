@@ -28,6 +28,7 @@ class PixelCLIP(LastBlock):
         reads="the last block's values",
     )
     protocol: ClassVar[str] = 'pixelclip'
+    published_on: ClassVar[tuple[str, ...]] = ('ViT-B/16', 'ConvNeXt-B')
     towers: ClassVar[tuple[type, ...]] = BOTH_TOWERS
     attention: str = 'identity'
     architecture: str = 'cls_residual'

@@ -8,11 +8,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from clip.form import MEAN, OPENAI, STD
 from clip.weights import available_models
 from naclip.protocols import PROTOCOLS
 from naclip.reports.published import find_published
@@ -26,7 +27,10 @@ EXPECTED = (
     *('images', 'metrics.mIoU', 'seconds.total', 'device.name', 'sha256.weights'),
     *('settings.dtype', 'settings.limit', 'settings.labelled_only'),
 )
-PLACES = ('data_root', 'config', 'vocabulary', 'templates', 'processes')  # settings that numbers do not depend on
+# Settings that numbers do not depend on.
+PLACES = ('data_root', 'config', 'vocabulary', 'templates', 'processes', 'form_known_by')
+# What earlier releases took every backbone for, and did not write down.
+EARLIER = asdict(OPENAI) | {'mean': list(MEAN), 'std': list(STD)}
 SWEPT = {'gaussian_std': 'σ of the Gaussian, in patches', 'prob_thd': 'prob_thd'}
 
 
@@ -199,7 +203,7 @@ def settings_of(run: Run) -> dict[str, object]:
     """A run's settings, with the constants of its method among them, where earlier releases had them."""
     settings = dict(run.get('settings', Mapping) or {})
     constants = settings.pop('constants', None)
-    return settings | (dict(constants) if isinstance(constants, Mapping) else {})
+    return EARLIER | settings | (dict(constants) if isinstance(constants, Mapping) else {})
 
 
 def identity(run: Run, without: str | None = None) -> str:

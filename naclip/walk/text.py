@@ -85,13 +85,15 @@ def cached_text_embeddings(
     cache_dir: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """As `text_embeddings`, kept on disk under a key of weights, names, templates and dtype.
+    """As `text_embeddings`, kept on disk under a key of weights, the towers' form, names, templates and dtype.
 
     A damaged cache file is computed anew. Files appear whole, so any number of processes may race. `cache_dir`
     defaults to `default_cache_dir() / 'text'`; a folder that cannot be written to costs a warning, not the run.
     """
     key = hashlib.sha256(
-        json.dumps([CACHE_LAYOUT, weights_sha256, str(model.dtype), list(queries), list(templates)]).encode()
+        json.dumps(
+            [CACHE_LAYOUT, weights_sha256, repr(model.form), str(model.dtype), list(queries), list(templates)]
+        ).encode()
     ).hexdigest()
     path = Path(cache_dir or default_cache_dir() / 'text') / f'{key}.safetensors'
     shape = (len(queries), model.text_projection.shape[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from mmcv.transforms import LoadImageFromFile
@@ -24,6 +25,7 @@ from naclip import api
 from naclip.methods import find_method, method_names
 from naclip.shapes import generator as shapes
 from naclip.walk.vocabulary import Vocabulary, parse_classes
+from tests.clip.references import openclip_config, openclip_model, write_openclip
 from tests.goldens.guide_weights import dino_state_dict
 
 CLASSES = 'cat; dog, frog; grass'
@@ -299,3 +301,29 @@ def test_the_package_is_light_until_used():
     code = 'import sys, naclip.cli; assert "torch" not in sys.modules; from naclip import segment; naclip.nothing'
     result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert "AttributeError: module 'naclip' has no attribute 'nothing'" in result.stderr
+
+
+def test_pictures_are_normalised_as_the_source_says_unless_the_protocol_does(tmp_path, monkeypatch):
+    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+    config = openclip_config('B/16')
+    said = dict(mean=[0.5, 0.4, 0.3], std=[0.25, 0.2, 0.1])
+    (tmp_path / 'template.txt').write_text('{}\n')
+    write_openclip(tmp_path, openclip_model(config), config, said)
+    segmenter = naclip.Segmenter(tmp_path, 'cpu')
+    for method, mean in (('naclip', (0.5, 0.4, 0.3)), ('maskclip_original', (0.485, 0.456, 0.406))):
+        prepared = segmenter.prepare('cat; dog', method=method, templates=tmp_path / 'template.txt')
+        assert prepared.normalisation[0] == mean
+
+
+def test_the_form_of_a_bare_file(tmp_path, picture, state_dict, monkeypatch):
+    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+    safetensors.torch.save_file(state_dict, tmp_path / 'bare.safetensors')
+    (tmp_path / 'template.txt').write_text('{}\n')
+    options = dict(backbone=tmp_path / 'bare.safetensors', device='cpu', templates=tmp_path / 'template.txt')
+    with pytest.raises(ValueError, match='weights do not tell their activation'):
+        naclip.segment(picture, 'cat; dog', **options)
+    seen = [
+        naclip.segment(picture, 'cat; dog', **options, activation=activation, head_width=64)
+        for activation in ('gelu', 'quick_gelu')
+    ]
+    assert not np.allclose(seen[0].scores, seen[1].scores)

@@ -11,11 +11,13 @@ import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from clip.form import Form
 from clip.model import CLIP
 from naclip.harness.segmentor import NACLIP, CLIPForSegmentation
 from naclip.methods import find_method
 from naclip.methods.cliptrase import CLIPtrase
 from naclip.methods.sclip import SCLIP
+from tests.clip.references import openclip_config, openclip_model, write_openclip
 from tests.conftest import unambiguous
 from tests.naclip.test_pipeline import NACLIP_MODES, SCLIP_MODES
 
@@ -230,6 +232,31 @@ def test_preprocessing(build):
     data = build().data_preprocessor(dict(inputs=[bgr], data_samples=samples((64, 70))), training=False)
     expected = (bgr.flip(0) / 255 - MEAN) / STD
     torch.testing.assert_close(data['inputs'], expected[None], rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_are_normalised_as_the_source_says_unless_the_config_does(build, tmp_path):
+    config = openclip_config('B/16')
+    said = dict(mean=[0.5, 0.4, 0.3], std=[0.25, 0.2, 0.1])
+    backbone = str(write_openclip(tmp_path, openclip_model(config), config, said))
+    grey = torch.full((3, 64, 64), 100, dtype=torch.uint8)
+    for arguments, mean, std in (
+        ({}, said['mean'], said['std']),
+        (dict(mean=(0.1, 0.2, 0.3)), (0.1, 0.2, 0.3), said['std']),
+    ):
+        segmentor = build(clip_path=backbone, **arguments)
+        assert segmentor.normalisation == (tuple(mean), tuple(std))
+        data = segmentor.data_preprocessor(dict(inputs=[grey], data_samples=samples((64, 64))), training=False)
+        expected = (torch.tensor(100 / 255) - torch.tensor(mean)) / torch.tensor(std)
+        torch.testing.assert_close(data['inputs'][0, :, 0, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_form_of_a_bare_file(build, state_dict, tmp_path):
+    safetensors.torch.save_file(state_dict, tmp_path / 'bare.safetensors')
+    bare = str(tmp_path / 'bare.safetensors')
+    with pytest.raises(ValueError, match='weights do not tell their activation'):
+        build(clip_path=bare)
+    segmentor = build(clip_path=bare, activation='gelu', head_width=32)
+    assert segmentor.pipeline.net.form == Form('gelu', 32, 'gelu')
 
 
 def test_from_bytes_to_labels(build):

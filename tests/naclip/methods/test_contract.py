@@ -5,12 +5,14 @@ Methods with a guide get a small one, those that need region masks get some of e
 """
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip.form import Form
 from clip.guides import Guide, build_guide
 from clip.model import CLIP, build_model
 from naclip.methods import METHODS, build_method
@@ -130,6 +132,23 @@ def test_any_grid(net, method, pictures, size):
     assert maps.isfinite().all()
     labels, _ = build(net, method, slide_crop=0)(picture, size)
     assert labels.shape == (1, 1, *size)
+
+
+@pytest.mark.parametrize(
+    ('form', 'patch'), [(Form('gelu', 80, 'gelu'), 14), (Form('quick_gelu', 88), 14), (Form('gelu', 32, 'gelu'), 16)]
+)
+def test_towers_of_other_forms(method, pictures, form, patch):
+    """They are read, and what is read depends on their heads."""
+    width = 2 * form.head_width
+    weights = stand_in_state_dict(**SIZES | dict(vision_width=width, patch_size=patch, image_resolution=6 * patch))
+    picture = F.interpolate(pictures[:1], (6 * patch, 7 * patch), mode='bilinear')
+    maps, others = (
+        build(build_model(weights, used), method).similarity(picture)
+        for used in (form, replace(form, head_width=form.head_width // 2))
+    )
+    assert maps.shape[:2] == (1, 6)
+    assert maps.isfinite().all()
+    assert (maps - others).abs().max() > 1e-4
 
 
 def test_one_name(net, method, pictures):

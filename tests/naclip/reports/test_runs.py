@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import clip
 from clip.weights import RELEASES
 from naclip.reports import runs as reports
 from naclip.reports.plots import class_bars, confusion_map, sweep_lines
@@ -98,6 +99,17 @@ def test_difference_only_under_the_published_settings(tmp_path: Path):
     same, other = map(reports.compare, reports.find_runs([tmp_path]).runs)
     assert same.difference == pytest.approx(reports.find_runs([tmp_path / 'a']).runs[0].miou() - 62.36)
     assert (other.published, other.difference, other.note) == (62.36, None, 'other settings: the first 3 pictures')
+
+
+def test_runs_of_earlier_releases_are_of_the_form_that_was_assumed_then(tmp_path: Path):
+    """They do not say it, and are the same run as one that does."""
+    form = dict(activation='quick_gelu', head_width=64, text_activation='quick_gelu', text_head_width=64)
+    form |= dict(mean=list(clip.MEAN), std=list(clip.STD), form_known_by="the SHA-256 of OpenAI's ViT-B/16")
+    write_run(tmp_path / 'earlier', random_matrix(0))
+    write_run(tmp_path / 'now', random_matrix(0), settings=form)
+    write_run(tmp_path / 'other', random_matrix(0), settings=form | {'activation': 'gelu'})
+    found = reports.find_runs([tmp_path])
+    assert [run.path.parent.name for run in found.runs] == ['earlier', 'other']
 
 
 def test_sweeps_differ_in_one_setting(tmp_path: Path):

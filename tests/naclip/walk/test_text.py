@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from mmseg.utils import get_predefined_templates
 
 import clip
-from clip.model import CLIP
+from clip.form import Form
+from clip.model import CLIP, build_model
 from clip.weights import read_checkpoint
 from naclip.walk.text import (
     DEFAULT_TEMPLATES,
@@ -123,6 +124,13 @@ def test_key_holds_the_dtype(model, make_model, encoded, tmp_path):
     assert encoded
 
 
+def test_key_holds_the_form(model, state_dict, encoded, tmp_path):
+    embed(model, tmp_path)
+    encoded.clear()
+    embed(build_model(state_dict, Form('gelu', 64, 'gelu')), tmp_path)
+    assert encoded
+
+
 @pytest.mark.parametrize(
     'damage',
     [
@@ -185,8 +193,6 @@ def test_full_disk_only_warns_and_leaves_nothing(model, tmp_path, caplog, monkey
 
 def race(checkpoint: Path, cache_dir: Path, barrier, results) -> None:
     """What each of the racing processes does."""
-    from clip.model import build_model
-
     torch.set_num_threads(1)
     model = build_model(read_checkpoint(checkpoint).state_dict)
     for count in range(1, 9):
