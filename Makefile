@@ -3,14 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup
+.PHONY: demo test test-fast lint setup
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
 	$(RUN) eval.py --config configs/cfg_shapes.py
 
+# One process a core would need some GB of memory each: two, unless told otherwise, as in make test JOBS=8.
+JOBS ?= 2
+PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadfile
+
 test: $(VENV)/.installed-tests ## run the tests
-	$(RUN) -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-tests ## run the tests without the slow ones
+	$(PYTEST) -m 'not slow'
 
 lint: $(VENV)/.installed-tests ## check style
 	$(RUN) -m ruff check .
@@ -25,6 +32,6 @@ $(VENV)/.installed: requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-tests: tests/requirements.txt $(VENV)/.installed
+$(VENV)/.installed-tests: tests/requirements.txt pyproject.toml $(VENV)/.installed
 	$(RUN) -m pip install --disable-pip-version-check -r tests/requirements.txt
 	@touch $@

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.form import HEAD_WIDTH
 from clip.model import (
-    HEAD_WIDTH,
     LayerNorm,
     Resample,
     count_layers,

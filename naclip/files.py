@@ -8,7 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[1]  # what comes with the toolkit is found from here
+PACKAGE = Path(__file__).parent
+# What comes with the toolkit, configs/ and prompts/, is found from here: an installed package has it inside, a checkout
+# beside the package.
+REPOSITORY = PACKAGE if (PACKAGE / 'configs').is_dir() else PACKAGE.parent
 
 # First bytes of a JPEG or PNG -> what the whole file ends with.
 ENDINGS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}

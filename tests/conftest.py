@@ -1,6 +1,11 @@
 """What tests share: the goldens, and the stand-in CLIP under which they were taken."""
 
+import atexit
 import os
+import shutil
+import signal
+import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +41,31 @@ hypothesis.settings.load_profile('naclip')
 # The tensors are small. Threads that wait for each other triple the time where other processes want the cores, too.
 torch.set_num_threads(1)
 os.environ['OMP_NUM_THREADS'] = '1'  # for processes that tests start
+
+# Whoever runs the tests in the background of a shell has SIGINT ignored, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Caches are written here in place of the home, which may be read-only, or hold what another run left.
+CACHES = Path(tempfile.mkdtemp(prefix='naclip-tests-'))
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+os.environ |= {'NACLIP_CACHE': str(CACHES / 'naclip'), 'MPLCONFIGDIR': str(CACHES / 'matplotlib')}
+
+NO_BROWSER = 'not tested in a browser'  # how the reason for such a skip begins
+
+
+def free_port() -> int:
+    """A port that nothing listens at: several runs of the tests may share a machine."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [str(report.longrepr[-1]) for report in terminalreporter.stats.get('skipped', [])]
+    reasons = [reason.removeprefix('Skipped: ') for reason in skipped if NO_BROWSER in reason]
+    if reasons:
+        terminalreporter.section('pages')
+        terminalreporter.line(f'{len(reasons)} tests of pages were left out: {", ".join(dict.fromkeys(reasons))}')
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

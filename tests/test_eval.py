@@ -14,7 +14,7 @@ from PIL import Image
 
 import eval as eval_script
 from clip.weights import PIXELCLIP_PREFIX
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.goldens.fake_datasets import BENCHMARKS as FAKE_FOLDERS
 from tests.goldens.fake_datasets import SIZES, write_benchmark
 
@@ -541,7 +541,7 @@ def test_two_processes_count_what_one_counts(evaluate: Eval, data: Path, checkpo
     options = ['--backbone', str(checkpoint_file), '--data-root', str(data / 'voc'), '--device', 'cpu']
     work_dir = tmp_path / 'two'
     command = ['bash', 'dist_test.sh', 'configs/cfg_voc21.py', *options, '--work-dir', str(work_dir)]
-    run = run_script(*command, GPUS='2', PORT='29517')
+    run = run_script(*command, GPUS='2', PORT=str(free_port()))
     assert run.returncode == 0, run.stderr
     two = json.loads((work_dir / 'results.json').read_text())
     assert two['settings']['processes'] == 2

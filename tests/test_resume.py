@@ -23,7 +23,7 @@ import eval as eval_script
 from clip.weights import BUNDLED
 from naclip.runs import attempts
 from naclip.shapes.generator import CLASSES, write_dataset
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 PICTURES = 15  # odd: of two processes, the second one is filled up
 QUICK = ('--cfg-options', 'test_dataloader.num_workers=0')
@@ -440,7 +440,7 @@ def family(pid: int) -> list[int]:
 
 def kill_once(process: subprocess.Popen, reached: Callable[[], bool], pause: float) -> None:
     """SIGKILL for a process and all its children, a little after something has been reached."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not reached():
         assert time.monotonic() < deadline
         assert process.poll() is None, 'it ended before it could be killed'
@@ -464,7 +464,7 @@ def test_killed_again_and_again(options: list[str], finished: Path, tmp_path: Pa
         header = work_dir / 'counts/run.json'
         kill_once(process, lambda: header.exists() and len(counted(work_dir)) >= enough, chance.uniform(0, 0.05))  # noqa: B023
         assert not (work_dir / 'results.json').exists() or len(counted(work_dir)) >= PICTURES
-    assert start(*command).wait(timeout=120) == 0
+    assert start(*command).wait(timeout=600) == 0
     assert assert_equal(work_dir, finished)['resumed'] == 2
     assert sorted(counted(work_dir)) == sorted(counted(finished))
 
@@ -473,7 +473,7 @@ def test_killed_again_and_again(options: list[str], finished: Path, tmp_path: Pa
 def test_two_processes_killed_and_one_goes_on(options: list[str], finished: Path, tmp_path: Path):
     work_dir = tmp_path / 'work'
     command = ['bash', 'dist_test.sh', *options[1:], '--work-dir', str(work_dir)]
-    process = start(*command, GPUS='2', PORT='29531')
+    process = start(*command, GPUS='2', PORT=str(free_port()))
     kill_once(process, lambda: len(counted(work_dir)) >= 5, random.Random().uniform(0, 0.05))
     assert {path.name for path in (work_dir / 'counts').glob('*.jsonl')} == {'1-0.jsonl', '1-1.jsonl'}
     assert eval_script.main([*options, '--work-dir', str(work_dir), '--resume', *ALL, *QUICK]) == 0
@@ -488,7 +488,7 @@ def test_one_process_stopped_and_two_go_on(options: list[str], work_dir: Path, f
     counts = work_dir / 'counts/1-0.jsonl'
     counts.write_bytes(b''.join(counts.read_bytes().splitlines(keepends=True)[:-5]))
     command = ['bash', 'dist_test.sh', *options[1:], '--work-dir', str(work_dir), '--resume', *ALL]
-    assert start(*command, GPUS='2', PORT='29532').wait(timeout=120) == 0
+    assert start(*command, GPUS='2', PORT=str(free_port())).wait(timeout=600) == 0
     record = assert_equal(work_dir, finished)
     assert (record['resumed'], record['settings']['processes']) == (1, 2)
     assert len(counted(work_dir)) == PICTURES + 1

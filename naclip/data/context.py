@@ -1,9 +1,10 @@
 """PASCAL Context's annotations: ids of its classes, and the masks in `trainval_merged.json`.
 
-Taken for granted about the file, which is large and could not be looked at here: it is the one of the "PASCAL in
-Detail" challenge, laid out as COCO's. `images` have `file_name`, `image_id` (or `id`), `height`, `width` and `phase`
+The file is the one of the "PASCAL in Detail" challenge, laid out as COCO's, and the source of the labels of published
+numbers. `images` have `file_name`, `image_id` (or `id`), `height`, `width` and `phase`
 (train or val). `annos_segmentation` have `image_id`, `category_id` (one of the 459) and `segmentation`: a mask in
-COCO's run-length encoding, or polygons. Where masks overlap, the later one counts. `categories`, if there, have
+COCO's run-length encoding (all are), or polygons. They are drawn in the file's order: where masks overlap, the later
+one counts, as the file's own reader has it. `categories`, if there, have
 `name` and `category_id` (or `id`). Whatever differs is refused. Ids are those that MMSegmentation's converter of the
 file knows; they are the numbers of the names in labels.txt.
 """

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,6 +33,7 @@ DATA_ROOTS = {  # where the configs look
     'coco_object': Path('data/coco_object'),
     'coco_stuff164k': Path('data/coco_stuff164k'),
     'coco_stuff10k': Path('data/coco_stuff10k'),
+    'ade847': Path('data/ADE20K_2021_17_01'),
 }
 
 
@@ -90,6 +92,22 @@ def read_lines(path: Path, mend: str) -> list[str]:
 def write_label(label: np.ndarray, target: Path) -> None:
     """Write a label map, uint8 (height, width), as PNG, whole or not at all."""
     write_png(Image.fromarray(label), target)
+
+
+def is_whole_tif(path: Path) -> bool:
+    """Whether the file is there and can be decoded to its end."""
+    try:
+        with warnings.catch_warnings(action='error'), Image.open(path) as file:
+            file.load()
+    except (OSError, SyntaxError, ValueError, UserWarning):  # whatever it is: it is written again
+        return False
+    return True
+
+
+def write_wide_label(label: np.ndarray, target: Path) -> None:
+    """Write a label map, uint16 (height, width), as TIFF, whole or not at all."""
+    with written_whole(target) as temporary:
+        Image.fromarray(label).save(temporary, format='TIFF', compression='tiff_deflate')
 
 
 def make_folder(folder: Path, suffix: str) -> None:
@@ -203,12 +221,18 @@ def run_parallel(function: Callable, jobs: Sequence[tuple], workers: int, unit: 
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def convert_files(convert: Callable, jobs: Sequence[tuple], suffix: str, workers: int) -> str:
-    """Make the label maps that are not there yet; returns what was done.
+def convert_files(
+    convert: Callable,
+    jobs: Sequence[tuple],
+    suffix: str,
+    workers: int,
+    is_whole: Callable[[Path], bool] = is_whole_png,
+) -> str:
+    """Make the label maps that are not there yet, or not whole; returns what was done.
 
     A job is the arguments of `convert`, the last of them the file that it writes, whose name ends in `suffix`.
     """
-    pending = [job for job in jobs if not is_whole_png(job[-1])]
+    pending = [job for job in jobs if not is_whole(job[-1])]
     for folder in {job[-1].parent for job in jobs}:
         make_folder(folder, suffix)
     run_parallel(convert, pending, workers)

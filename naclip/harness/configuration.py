@@ -4,12 +4,13 @@ import argparse
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
 from naclip.cli import parse_constants
-from naclip.files import REPOSITORY
+from naclip.files import PACKAGE, REPOSITORY
 from naclip.methods import build_method, with_constants
 from naclip.methods.method import Method
 from naclip.names import unknown
@@ -33,15 +34,29 @@ OLD_NAMES = {
     'cls_weight': 'cls_weight',
     'background': 'background',
 }
+# What MMSegmentation's clients add to every model's arguments; none of it means anything here.
+CLIENT_KEYS = ('pretrained', 'init_cfg', 'train_cfg', 'test_cfg')
+# Of configs that also train or validate; the Runner would ask for what belongs to them.
+OTHER_LOOPS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_cfg', 'val_evaluator')
 READING_STEPS = {
     'LoadImageFromFile': 'img_path',
     'LoadAnnotations': 'seg_map_path',
     'LoadWideAnnotations': 'seg_map_path',
+    'LoadOwnAnnotations': 'seg_map_path',
 }
 
 
-def load_config(path: str | os.PathLike) -> Config:
+def config_file(given: str | os.PathLike) -> Path:
+    """The file of a config: as given, else among the toolkit's own, where a benchmark's name will do."""
+    named = REPOSITORY / 'configs' / f'cfg_{given}.py'
+    return named if not Path(given).exists() and named.is_file() else Path(resolve_file(given))
+
+
+def load_config(path: str | os.PathLike, name_path: str | os.PathLike | None = None) -> Config:
     """Read a config file.
+
+    One that describes a data set alone, as MMSegmentation's configs/_base_/datasets/*.py, is completed by the
+    toolkit's base config and the vocabulary `name_path`; its settings are its own (protocol `config`).
 
     Raises:
         FileNotFoundError: no such file; lists the configs that come with the toolkit.
@@ -49,18 +64,45 @@ def load_config(path: str | os.PathLike) -> Config:
     """
     path = Path(path)
     if not path.is_file():
-        names = ', '.join(sorted(f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('cfg_*.py')))
-        raise FileNotFoundError(f'config {path} does not exist; there are: {names}')
+        names = sorted(f'configs/{file.name}' for file in (REPOSITORY / 'configs').glob('cfg_*.py'))
+        near = get_close_matches(f'configs/{path.name}', names, n=1)
+        meant = f'; did you mean {near[0]}?' if near else ''
+        raise FileNotFoundError(f'config {path} does not exist; there are: {", ".join(names)}{meant}')
     try:
         config = Config.fromfile(path)
     except (OSError, SyntaxError) as error:
         raise ValueError(f'config {path} cannot be read: {error}') from error
-    missing = [key for key in ('model', 'test_dataloader', 'test_evaluator') if key not in config]
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if key not in config]
     if missing:
         raise ValueError(f'config {path} does not describe an evaluation: it has no {", ".join(missing)}')
+    if 'model' not in config:
+        complete(config)
+    if name_path is not None:
+        config.model.setdefault('name_path', str(name_path))
     if 'name_path' not in config.model:
-        raise ValueError(f'config {path} names no vocabulary: set model.name_path to a class-name file')
+        raise ValueError(f'config {path} names no vocabulary: give --name-path, or set model.name_path in the config')
     return config
+
+
+def complete(config: Config) -> None:
+    """Give a config of a data set alone what else an evaluation needs, of the toolkit's base config."""
+    base = Config.fromfile(REPOSITORY / 'configs' / 'base_config.py')
+    for key in ('model', 'test_cfg', 'env_cfg', 'log_level'):
+        config.setdefault(key, base[key])
+    config.data_alone = True
+
+
+def single_metric(evaluator: Mapping | Sequence[Mapping]) -> Mapping:
+    """A config's one metric.
+
+    Raises:
+        ValueError: there are several, or it does not measure mIoU.
+    """
+    metrics = [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
+    if len(metrics) != 1 or 'mIoU' not in metrics[0].get('iou_metrics', ['mIoU']):
+        names = ', '.join(str(metric.get('iou_metrics', metric.get('type'))) for metric in metrics)
+        raise ValueError(f"test_evaluator has {names or 'nothing'}, expected one IoUMetric with iou_metrics=['mIoU']")
+    return metrics[0]
 
 
 def benchmark_name(path: str | os.PathLike) -> str:
@@ -119,7 +161,8 @@ def default_protocol(config: Config, method: Method | None, benchmark: str) -> s
     """
     if method and PROTOCOLS[method.protocol].covers(benchmark):
         return method.protocol
-    return 'naclip' if config.model.get('type') == 'NACLIP' else 'config'
+    own = config.get('data_alone') or config.model.get('type') != 'NACLIP'
+    return 'config' if own else 'naclip'
 
 
 def apply_protocol(config: Config, protocol: str, benchmark: str) -> None:
@@ -277,7 +320,8 @@ def data_places(dataset: Mapping, option: str | None) -> tuple[list[Path], list[
         inside = Path(*configured.parts[1:]) if configured.parts[:1] == ('data',) else configured
         candidates = [Path(root).expanduser(), Path(root).expanduser() / inside]
     else:
-        candidates = [configured] if configured.is_absolute() else [configured, REPOSITORY / configured]
+        beside = [] if configured.is_absolute() or REPOSITORY == PACKAGE else [REPOSITORY / configured]
+        candidates = [configured, *beside]
     prefix = dataset.get('data_prefix', {})
     needed = [part for part in (prefix.get('img_path'), prefix.get('seg_map_path'), dataset.get('ann_file')) if part]
     return candidates, needed
@@ -303,6 +347,8 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     Raises:
         FileNotFoundError: the data set's folder is missing.
     """
+    for key in OTHER_LOOPS:
+        config.pop(key, None)
     config.work_dir = work_dir
     config.default_scope = 'mmseg'
     # MMEngine tells runs in one process apart by this name and the second they start in.
@@ -319,8 +365,9 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     ):
         if key in place:
             place[key] = resolve_file(place[key])
-    evaluator = config.test_evaluator
-    config.test_evaluator = dict(evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / COLLECTED))
+    config.test_evaluator = dict(
+        config.test_evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / COLLECTED)
+    )
 
     loader = config.test_dataloader
     loader.dataset.test_mode = True

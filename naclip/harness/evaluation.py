@@ -18,11 +18,12 @@ from mmseg.utils import register_all_modules
 
 from clip.model import VisionTransformer
 from clip.weights import file_sha256
-from naclip.files import REPOSITORY
+from naclip.files import PACKAGE
 from naclip.harness import configuration
 from naclip.harness.datasets import check_files
 from naclip.harness.hooks import ProgressBarHook, QuietRunner
 from naclip.harness.metric import PixelCountIoUMetric
+from naclip.harness.own import own_benchmark_name, own_config
 from naclip.harness.segmentor import NACLIP
 from naclip.methods import method_name
 from naclip.methods.guide_of import check_regions
@@ -53,8 +54,14 @@ def evaluate(options: argparse.Namespace) -> dict:
         ValueError, FileNotFoundError, ConnectionError: something the user gave cannot be used; says what and why.
     """
     register_all_modules(init_default_scope=True)
-    benchmark = configuration.benchmark_name(options.config)
-    config = configuration.load_config(options.config)
+    if options.images:
+        benchmark = folder = own_benchmark_name(options.images)
+        config = own_config(options)
+    else:
+        path = configuration.config_file(options.config)
+        benchmark, folder = configuration.benchmark_name(path), path.stem
+        config = configuration.load_config(path, options.name_path)
+    config.test_evaluator = configuration.single_metric(config.test_evaluator)
     method = configuration.apply_method(config, options.method) if options.method else None
     protocol = (
         options.protocol
@@ -64,7 +71,7 @@ def evaluate(options: argparse.Namespace) -> dict:
     configuration.apply_protocol(config, protocol, benchmark)
     changes = configuration.apply_options(config, options)
     check_segmentor(config)
-    work_dir = options.work_dir or str(Path('work_dirs') / Path(options.config).stem)
+    work_dir = options.work_dir or str(Path('work_dirs') / folder)
     configuration.prepare(config, benchmark, work_dir, options.data_root, options.show_dir)
     config.model.device = set_device(config, options.device, options.launcher)
     dataset = checked_dataset(config, benchmark)
@@ -235,7 +242,7 @@ def check_segmentor(config: Config) -> None:
         raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP or CLIPForSegmentation')
     parameters = inspect.signature(segmentor).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    unknown = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES)]
+    unknown = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES, *configuration.CLIENT_KEYS)]
     if unknown:
         raise ValueError(f'{kind} takes no {", ".join(unknown)}; its arguments are {", ".join(known)}')
 
@@ -351,7 +358,7 @@ def describe(
             'dataset': type(dataset).__name__,
             'data_root': os.path.abspath(dataset.data_root),
             'limit': options.limit,
-            'config': str(options.config),
+            'config': str(options.config) if options.config else None,
             'vocabulary': str(config.model.name_path),
             'templates': str(segmentor.templates_path),
             'processes': int(os.environ.get('WORLD_SIZE', 1)) if options.launcher != 'none' else 1,
@@ -373,7 +380,7 @@ def describe(
 def method_source(method: Method) -> str | None:
     """The file of a method that is not the toolkit's own."""
     path = inspect.getfile(type(method))
-    return None if Path(path).is_relative_to(REPOSITORY / 'naclip') else path
+    return None if Path(path).is_relative_to(PACKAGE) else path
 
 
 def headline(record: dict) -> str:

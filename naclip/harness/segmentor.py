@@ -20,10 +20,11 @@ from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
 from clip.weights import known_words
 from naclip.floss import ExpertPipeline, read_ranking
-from naclip.harness.configuration import METHOD_OF_TYPE, OLD_NAMES, chosen_method
+from naclip.harness.configuration import CLIENT_KEYS, METHOD_OF_TYPE, OLD_NAMES, chosen_method, resolve_file
 from naclip.methods import for_tower
 from naclip.methods.guide_of import check_guide, check_regions, guide_of
 from naclip.methods.method import Method
+from naclip.pictures.drawing import class_colours
 from naclip.pipeline import Pipeline, Settings, check_fit, check_tower, queries_of
 from naclip.walk.masks import RegionMasks
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
@@ -38,7 +39,7 @@ class NACLIP(BaseSegmentor):
 
     Args:
         clip_path: a backbone, as `clip.load` takes it: a name, a checkpoint file, or a folder or repository.
-        name_path: the class-name file.
+        name_path: the class-name file; a relative one is looked for here, then among the toolkit's own.
         device: default: CUDA where there is one, else the CPU.
         arch, attn_strategy, gaussian_std: the last block, for methods of that family (naclip/methods/last_block.py).
             Default: the method's.
@@ -59,6 +60,7 @@ class NACLIP(BaseSegmentor):
         regions: of methods that need them: a folder with a region mask for each picture, see `naclip.walk.masks`.
         activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
         old: names that constants of methods had in earlier releases; see `naclip.harness.configuration.OLD_NAMES`.
+            What MMSegmentation's clients add, such as `pretrained`, is taken and means nothing.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: an argument that cannot be used; says which and why.
@@ -100,6 +102,12 @@ class NACLIP(BaseSegmentor):
     ):
         super().__init__()
         # What can be wrong is looked at before the minutes that weights and texts may take.
+        meaningless = [name for name in CLIENT_KEYS if old.pop(name, None)]
+        if meaningless:
+            logger.warning(
+                'the segmentor makes nothing of %s: clip_path names weights, slide_crop and slide_stride windows',
+                ', '.join(meaningless),
+            )
         unknown = [name for name in old if name not in OLD_NAMES]
         if unknown:
             raise TypeError(f'{type(self).__name__} takes no {", ".join(unknown)}')
@@ -125,6 +133,7 @@ class NACLIP(BaseSegmentor):
         check_guide(chosen, guide, mean or clip.MEAN, std or clip.STD)
         check_regions(chosen, regions)
         self.masks = RegionMasks(Path(regions)) if regions else None
+        name_path, templates = resolve_file(name_path), resolve_file(templates)
         self.templates_path = templates
         vocabulary = replace(read_vocabulary(name_path), synonyms=synonyms)
         prompt_templates = read_templates(templates)
@@ -157,6 +166,17 @@ class NACLIP(BaseSegmentor):
         else:
             self.pipeline = Pipeline(*arguments)
         self.to(net.device)
+
+    @property
+    def dataset_meta(self) -> dict[str, list]:
+        """The vocabulary's classes (the first name of each), and a colour for each, as MMSegmentation's clients ask."""
+        classes = [names[0] for names in self.pipeline.vocabulary.classes]
+        return {'classes': classes, 'palette': class_colours(len(classes), classes[0] == 'background').tolist()}
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Mapping) -> None:
+        # MMSegInferencer assigns Cityscapes' classes to whatever has no checkpoint of its own.
+        logger.debug('the classes stay those of the vocabulary')
 
     @property
     def query_features(self) -> Tensor:

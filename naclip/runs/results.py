@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naclip.files import REPOSITORY, written_whole
+from naclip.files import PACKAGE, REPOSITORY, written_whole
 
 RESULTS, CONFUSION, PER_IMAGE = 'results.json', 'confusion.npy', 'per_image.csv'  # in the work directory
 PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors', 'open_clip_torch', 'timm')
@@ -103,6 +103,8 @@ def git_commit() -> str | None:
             ['git', '-C', str(REPOSITORY), *arguments], check=True, capture_output=True, text=True
         ).stdout.strip()
 
+    if REPOSITORY == PACKAGE:  # installed: a repository around it is somebody else's
+        return None
     try:
         return git('rev-parse', 'HEAD') + ('+changes' if git('status', '--porcelain', '-uno') else '')
     except (OSError, subprocess.CalledProcessError):

@@ -28,20 +28,20 @@ def load_script(name: str) -> ModuleType:
 def run(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Run a script as a process."""
     command = [sys.executable, str(ROOT / 'datasets' / f'{name}.py'), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=cwd)
 
 
 def run_and_kill(name: str, *arguments: object, folder: Path, pattern: str) -> int:
     """Run a script and kill it with SIGKILL at its first output; returns how many outputs it left."""
     command = [sys.executable, str(ROOT / 'datasets' / f'{name}.py'), *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 600
     while not list(folder.glob(pattern)):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.001)
     process.kill()
-    process.communicate(timeout=20)  # returns when the workers, who share the pipes, have ended too
+    process.communicate(timeout=600)  # returns when the workers, who share the pipes, have ended too
     assert process.returncode == -signal.SIGKILL
     return len(list(folder.glob(pattern)))
 

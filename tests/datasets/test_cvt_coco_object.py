@@ -77,7 +77,7 @@ def tree(folder):
 
 def run(*args, **options):
     command = [sys.executable, str(SCRIPT), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
 def check_refused(result, *words, code=1):
@@ -248,13 +248,13 @@ def test_restart_after_kill(tmp_path, workers):
     folder = out / 'annotations' / 'val2017'
     command = [sys.executable, str(SCRIPT), str(root), '-o', str(out), '--workers', str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while not list(folder.glob('0*.png')):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
-    process.communicate(timeout=10)  # returns when the workers, who share the pipes, have ended too
+    process.communicate(timeout=600)  # returns when the workers, who share the pipes, have ended too
     assert process.returncode == -signal.SIGKILL
     done = {path.name: path.stat().st_mtime_ns for path in folder.glob('0*.png')}
     assert 0 < len(done) < len(maps)
@@ -276,7 +276,7 @@ def test_interrupt(tmp_path):
         assert process.poll() is None
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C reaches every process of the group
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert 'Traceback' not in errors
     assert errors.splitlines()[-1] == 'stopped: run again to go on'

@@ -25,8 +25,21 @@ ALLOWED = {
     'runs': set(),
     'reports': {'clip', 'methods', 'protocols', 'runs'},
     'api': {'clip', 'methods', 'pictures', 'pipeline', 'protocols', 'walk'},
-    'harness': {'clip', 'floss', 'methods', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'},
+    'harness': {'clip', 'data', 'floss', 'methods', 'pictures', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'},
     '__init__': {'api'},
+    '__main__': {'commands'},
+    'commands': {
+        'api',
+        'clip',
+        'data',
+        'harness',
+        'methods',
+        'pictures',
+        'protocols',
+        'reports',
+        'shapes',
+        'walk',
+    },
 }
 OPENMMLAB = {'mmengine', 'mmcv', 'mmseg'}
 SHELLS = {'training/model.py', 'training/hooks.py', 'training/run.py'}  # beside the harness, of training

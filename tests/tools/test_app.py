@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from naclip import Segmentation, segment
+from naclip.commands.page import EXAMPLES, describe_point, shown
 from naclip.shapes import generator as shapes
+from tests.conftest import NO_BROWSER, free_port
 from tools.app import main
-from tools.page import EXAMPLES, describe_point, shown
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -37,11 +38,6 @@ NEEDED = {
 MISSING = ', '.join(name for name, found in NEEDED.items() if not found)
 TIMEOUT = 30_000  # ms; the machine may be busy
 CLASSES = 'cat, kitten; house; grass; water; brick; wood'
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -70,7 +66,7 @@ class Server:
             text=True,
             env=environment(folder),
         )
-        timer = threading.Timer(120, self.process.kill)
+        timer = threading.Timer(600, self.process.kill)
         timer.start()
         self.greeting = self.process.stdout.readline()
         timer.cancel()
@@ -78,7 +74,7 @@ class Server:
     def stop(self, how: signal.Signals) -> str:
         """End it; returns what it said."""
         self.process.send_signal(how)
-        said, _ = self.process.communicate(timeout=60)
+        said, _ = self.process.communicate(timeout=600)
         return self.greeting + said
 
 
@@ -188,7 +184,7 @@ def legend_of(seen: Segmentation) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(MISSING), reason=f'not here: {MISSING}')
+@pytest.mark.skipif(bool(MISSING), reason=f'{NO_BROWSER}: {MISSING} is not here')
 class TestPage:
     def test_segment_click_look_and_save(self, tab, picture, expected, tmp_path):
         tab.upload(picture)
@@ -368,7 +364,7 @@ def test_without_gradio(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path))
     assert result.returncode == 1
     assert result.stderr.startswith('app.py: the page needs gradio (')
-    assert result.stderr.endswith('): pip install -r tools/requirements-app.txt\n')
+    assert result.stderr.endswith("): pip install 'naclip[app]', or -r tools/requirements-app.txt\n")
     assert result.stderr.count('\n') == 1
     assert not list(tmp_path.glob('naclip-app-*'))
 

@@ -10,15 +10,18 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from naclip.reports.runs import find_runs
-from tests.conftest import ROOT
+from tests.conftest import NO_BROWSER, ROOT
 from tests.naclip.reports.test_runs import random_matrix, write_run
 from tools.report import main
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 VOID = {'meta', 'img', 'br', 'link', 'input'}
 CHROMIUM_OPTIONS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
@@ -136,18 +139,19 @@ def test_table_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, 
 
 
 @pytest.fixture
-def chromium() -> Iterator[Browser]:
+def chromium() -> Iterator['Browser']:
     """Headless Chromium, which a Debian package brings."""
-    path = shutil.which('chromium')
+    path = shutil.which('chromium') or shutil.which('chromium-browser')
     if path is None:
-        pytest.skip('no Chromium')
-    with sync_playwright() as playwright:
+        pytest.skip(f'{NO_BROWSER}: chromium is not here')
+    sync_api = pytest.importorskip('playwright.sync_api', reason=f'{NO_BROWSER}: playwright is not here')
+    with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 
 
-def test_classes_are_sorted_by_click_and_by_key(runs: Path, tmp_path: Path, chromium: Browser):
+def test_classes_are_sorted_by_click_and_by_key(runs: Path, tmp_path: Path, chromium: 'Browser'):
     assert main([str(runs), '-o', str(tmp_path / 'out')]) == 0
     run = find_runs([runs]).runs[0]
     tab = chromium.new_page()

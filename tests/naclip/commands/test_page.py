@@ -10,11 +10,8 @@ from PIL import Image
 
 from naclip import Segmentation, segment
 from naclip.api import Segmenter
-from naclip.methods import method_names
-from naclip.pictures import drawing
-from naclip.shapes import generator as shapes
-from tools import page
-from tools.page import (
+from naclip.commands import page
+from naclip.commands.page import (
     EXAMPLES,
     describe_point,
     legend_html,
@@ -25,6 +22,9 @@ from tools.page import (
     shown,
     write_examples,
 )
+from naclip.methods import method_names
+from naclip.pictures import drawing
+from naclip.shapes import generator as shapes
 
 USUAL = ('naclip', 'shapes', None, 'method', None)  # method, backbone, σ, PAMR, prob_thd
 
