@@ -80,6 +80,17 @@ def _full_float32() -> None:
     torch.backends.cudnn.conv.fp32_precision = 'ieee'
 
 
+@pytest.fixture(scope='module')
+def default_scope_given_back() -> Iterator[None]:
+    """A Runner sets MMEngine's default scope for the whole process; after the module it is what it was."""
+    from mmengine.registry import DefaultScope
+
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
 @pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)

@@ -32,11 +32,12 @@ from naclip.commands.page import (
     write_examples,
 )
 from naclip.commands.segment import write_outputs
-from naclip.methods import method_names
+from naclip.methods import METHODS
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
+METHODS_OFFERED = [method.name for method in METHODS if not method.needs_regions]  # the page takes no region masks
 MODELS_KEPT = 2
 SESSIONS_KEPT = 16  # whose last result can be asked about: their scores stay in memory
 FILES_KEPT = 3600  # seconds
@@ -171,7 +172,7 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                 with gr.Accordion('Settings', open=False, elem_id='settings'):
                     with gr.Row():
                         method = gr.Dropdown(
-                            method_names(), value='naclip', label='Method', min_width=120, elem_id='method'
+                            METHODS_OFFERED, value='naclip', label='Method', min_width=120, elem_id='method'
                         )
                         model = gr.Dropdown(
                             backbone_choices(backbone),

@@ -82,7 +82,12 @@ class EvaluationHook(Hook):
     def __init__(self, config: str | None, interval: int, options: Sequence[str], device: str):
         if interval < 1:
             raise ValueError(f'val_interval is {interval}, expected a number of steps above 0')
-        self.config, self.interval, self.options, self.device = config, interval, list(options), device
+        self.config, self.interval, self.options, self.device = (
+            config,
+            interval,
+            [str(option) for option in options],
+            device,
+        )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None

@@ -210,7 +210,7 @@ class TestPage:
 
         before = tab.overlay_address()
         tab.page.click('#choice input')
-        tab.page.get_by_role('option', name='house').click()
+        tab.page.get_by_role('option', name='house', exact=True).click()
         tab.page.wait_for_function('(before) => document.querySelector("#seen img").src != before', arg=before)
         np.testing.assert_array_equal(tab.overlay(), np.asarray(shown(expected, 1)))
 
@@ -231,7 +231,7 @@ class TestPage:
         tab.type('cat; house', 'grass, sky')
         tab.page.click('#settings button')
         tab.page.click('#method input')
-        tab.page.get_by_role('option', name='sclip').click()
+        tab.page.get_by_role('option', name='sclip', exact=True).click()
         tab.page.fill('#std input', '3')
         tab.page.fill('#prob-thd input', '0.6')
         tab.page.get_by_label('on', exact=True).check()

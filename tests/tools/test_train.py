@@ -34,6 +34,7 @@ QUICK = {
 }
 ENVIRONMENT = os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
 Run = Callable[..., int]
+pytestmark = pytest.mark.usefixtures('default_scope_given_back')
 
 
 @pytest.fixture(scope='module')

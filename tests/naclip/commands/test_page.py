@@ -11,6 +11,7 @@ from PIL import Image
 from naclip import Segmentation, segment
 from naclip.api import Segmenter
 from naclip.commands import page
+from naclip.commands.app import METHODS_OFFERED
 from naclip.commands.page import (
     EXAMPLES,
     describe_point,
@@ -22,7 +23,6 @@ from naclip.commands.page import (
     shown,
     write_examples,
 )
-from naclip.methods import method_names
 from naclip.pictures import drawing
 from naclip.shapes import generator as shapes
 
@@ -164,7 +164,7 @@ def test_refused(segmenter, examples, words, settings, message):
         segment_upload(lambda _: segmenter, str(examples[0]), *words, *settings)
 
 
-@pytest.mark.parametrize('method', method_names())
+@pytest.mark.parametrize('method', METHODS_OFFERED)
 def test_every_method_of_the_list(segmenter, examples, method):
     settings = (method, *USUAL[1:])
     seen, _ = segment_upload(lambda _: segmenter, str(examples[0]), 'stone; sky; sand', '', *settings)
