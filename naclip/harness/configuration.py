@@ -4,7 +4,6 @@ import argparse
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
@@ -13,7 +12,7 @@ from naclip.cli import parse_constants
 from naclip.files import PACKAGE, REPOSITORY
 from naclip.methods import build_method, with_constants
 from naclip.methods.method import Method
-from naclip.names import unknown
+from naclip.names import did_you_mean, unknown
 from naclip.protocols import PROTOCOLS
 from naclip.runs.attempts import COLLECTED
 from naclip.walk.pamr import STEPS as PAMR_STEPS
@@ -65,8 +64,7 @@ def load_config(path: str | os.PathLike, name_path: str | os.PathLike | None = N
     path = Path(path)
     if not path.is_file():
         names = sorted(f'configs/{file.name}' for file in (REPOSITORY / 'configs').glob('cfg_*.py'))
-        near = get_close_matches(f'configs/{path.name}', names, n=1)
-        meant = f'; did you mean {near[0]}?' if near else ''
+        meant = did_you_mean(f'configs/{path.name}', names)
         raise FileNotFoundError(f'config {path} does not exist; there are: {", ".join(names)}{meant}')
     try:
         config = Config.fromfile(path)
@@ -116,11 +114,15 @@ def chosen_method(model: Mapping) -> Method:
     Raises:
         ValueError, FileNotFoundError: an unknown method, or a constant that it does not have or that makes no sense.
     """
-    spec = model.get('method') or METHOD_OF_TYPE.get(model.get('type'), 'naclip')
-    method = build_method(spec, *(model.get(key) for key in LAST_BLOCK_KEYS))
+    method = build_method(_method_spec(model), *(model.get(key) for key in LAST_BLOCK_KEYS))
     # Old configs give these to every method; those that do not have them never heeded them.
     old = {new: model[key] for key, new in OLD_NAMES.items() if key in model and new in method.constants}
     return with_constants(method, old)
+
+
+def _method_spec(model: Mapping) -> str | Mapping | Method:
+    """What a config's model says of its method, or else its type."""
+    return model.get('method') or METHOD_OF_TYPE.get(model.get('type'), 'naclip')
 
 
 def set_constants(config: Config, constants: Mapping[str, object]) -> None:
@@ -130,7 +132,7 @@ def set_constants(config: Config, constants: Mapping[str, object]) -> None:
         ValueError: a constant that the method does not have, or that makes no sense.
     """
     with_constants(chosen_method(config.model), constants)
-    spec = config.model.get('method') or METHOD_OF_TYPE.get(config.model.get('type'), 'naclip')
+    spec = _method_spec(config.model)
     given = dict(spec) if isinstance(spec, Mapping) else {'type': spec}
     config.model.method = ConfigDict(given | dict(constants))
     for key, name in (*LAST_BLOCK_KEYS.items(), *OLD_NAMES.items()):

@@ -22,20 +22,7 @@ from naclip.data.context import (
 from naclip.data.conversion import InputError
 from naclip.walk.vocabulary import read_vocabulary
 from tests.conftest import ROOT
-
-
-def encode(runs: list[int]) -> str:
-    """COCO's compressed text of run lengths, by its definition: groups of five bits in two's complement."""
-    text = ''
-    for i, run in enumerate(runs):
-        value = run - (runs[i - 2] if i > 2 else 0)
-        while True:
-            group, value = value & 31, value >> 5
-            last = value == (-1 if group & 16 else 0)
-            text += chr(48 + group + (0 if last else 32))
-            if last:
-                break
-    return text
+from tests.naclip.data.test_run_lengths import compress
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -109,7 +96,7 @@ def test_run_lengths(height: int, width: int, data: st.DataObject):
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
     mask = np.array(bits).reshape(height, width)
     runs = runs_of(mask)
-    for counts in (runs, encode(runs)):
+    for counts in (runs, compress(runs)):
         decoded = decode_mask({'size': [height, width], 'counts': counts}, height, width)
         np.testing.assert_array_equal(decoded, mask)
 
@@ -122,7 +109,7 @@ def test_text_of_pycocotools():
     mask[:, 39] = True
     text = '[o0Z1800mNOe01[OOe01>000000000000]<8'
     np.testing.assert_array_equal(decode_mask({'size': [50, 40], 'counts': text}, 50, 40), mask)
-    assert encode(runs_of(mask)) == text
+    assert compress(runs_of(mask)) == text
 
 
 @pytest.mark.parametrize(
