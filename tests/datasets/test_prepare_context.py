@@ -20,7 +20,8 @@ from tests.datasets.scripts import (
     run_and_kill,
     write_picture,
 )
-from tests.naclip.data.test_context import encode, runs_of
+from tests.naclip.data.test_context import runs_of
+from tests.naclip.data.test_run_lengths import compress
 
 NAME = 'prepare_context'
 # Python from 3.12 on warns of the way in which processes are started.
@@ -80,7 +81,7 @@ def write_json(path: Path, maps: dict, compressed: bool = False) -> None:
         images.append(dict(file_name=f'{stem}.jpg', image_id=image_id, height=height, width=width, phase=phase))
         for class_id in np.unique(label).tolist():
             runs = runs_of(label == class_id)
-            mask = dict(size=[height, width], counts=encode(runs) if compressed else runs)
+            mask = dict(size=[height, width], counts=compress(runs) if compressed else runs)
             segments.append(dict(id=len(segments), image_id=image_id, category_id=class_id, segmentation=mask))
     categories = [dict(name=name, category_id=class_id) for name, class_id in CLASS_IDS.items()]
     content = dict(images=images, annos_segmentation=segments, categories=[*categories, dict(name='wool', id=459)])
