@@ -184,6 +184,18 @@ class VisionTransformer(nn.Module):
             return f'ViT-{LETTERS[blocks, width]}/{self.patch_size}'
         return f'a ViT of {blocks} blocks, {width} wide, patch {self.patch_size}'
 
+    def check_size(self, images: Tensor) -> None:
+        """Make sure that pictures (B, 3, H, W) have a patch.
+
+        Raises:
+            ValueError: they are smaller.
+        """
+        if min(images.shape[-2:]) < self.patch_size:
+            raise ValueError(
+                f'a picture or window of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one '
+                f'{self.patch_size}-pixel patch; resize it, or use a larger slide_crop'
+            )
+
     def embed(self, images: Tensor, resample: Resample = resample_by_scale) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> the tokens that enter the first block (B, N, D), and their patch grid (h, w).
 
@@ -193,11 +205,7 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: the pictures are smaller than one patch.
         """
-        if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(
-                f'a picture or window of {images.shape[-2]}x{images.shape[-1]} pixels is smaller than one '
-                f'{self.patch_size}-pixel patch; resize it, or use a larger slide_crop'
-            )
+        self.check_size(images)
         patches = self.conv1(images.to(self.conv1.weight.dtype))  # (B, D, h, w)
         h, w = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)  # (B, h*w, D)

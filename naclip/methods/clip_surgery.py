@@ -14,7 +14,7 @@ from clip.model import VisionTransformer, resample_bilinear
 from naclip.methods.method import About, Method
 from naclip.methods.two_streams import check_depth, min_max, two_streams
 from naclip.walk.attention import Term, attend
-from naclip.walk.reading import Reading, cosine
+from naclip.walk.reading import Reading, cosine, kept_in_reading
 
 
 def value_value_attention(reading: Reading, layer: int) -> Tensor:
@@ -62,7 +62,12 @@ class CLIPSurgery(Method):
         return Reading(visual, windows, resample_bilinear)
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
-        return reading.patches(reading.project(two_streams(reading, value_value_attention, self.depth)))
+        return reading.patches(self.tokens(reading))
+
+    @kept_in_reading
+    def tokens(self, reading: Reading) -> Tensor:
+        """Projected tokens (B, N, C), CLS first, not normalised."""
+        return reading.project(two_streams(reading, value_value_attention, self.depth))
 
     def cls(self, reading: Reading) -> Tensor:
         """The original stream's CLS token, projected (B, 1, C), not normalised."""

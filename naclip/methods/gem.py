@@ -16,7 +16,7 @@ from clip.model import VisionTransformer, resample_by_size_antialiased
 from naclip.methods.method import About, Method
 from naclip.methods.two_streams import check_depth, min_max, stream_step, two_streams
 from naclip.walk.attention import Term, attend
-from naclip.walk.reading import Reading
+from naclip.walk.reading import Reading, kept_in_reading
 
 
 def mean_length(normed: Tensor) -> Tensor:
@@ -75,6 +75,7 @@ class GEM(Method):
         """What the second stream sees in a layer (B, heads, N, d)."""
         return self_self_attention(*reading.qkv(layer), mean_length(reading.normed(layer)), self.iterations)
 
+    @kept_in_reading
     def tokens(self, reading: Reading) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
         if self.last_only:

@@ -13,7 +13,7 @@ from clip.model import ResidualAttentionBlock
 from naclip.methods.method import Method
 from naclip.names import unknown
 from naclip.walk.attention import ATTENTION_FORMS, Grid, Term, attend
-from naclip.walk.reading import Reading
+from naclip.walk.reading import Reading, kept_in_reading
 
 Architecture = Callable[[ResidualAttentionBlock, Tensor, Tensor], Tensor]
 Terms = Callable[[Tensor, Tensor, Tensor, Grid], list[Term]]
@@ -67,6 +67,7 @@ class LastBlock(Method):
         if not self.gaussian_std > 0:
             raise ValueError(f'gaussian_std is {self.gaussian_std}, expected a number > 0')
 
+    @kept_in_reading
     def tokens(self, reading: Reading) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
         terms = partial(ATTENTION_FORMS[self.attention], std=self.gaussian_std)

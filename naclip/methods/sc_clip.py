@@ -13,7 +13,7 @@ from torch import Tensor
 
 from naclip.methods.method import About, Method
 from naclip.walk.attention import Grid, Term, attend
-from naclip.walk.reading import Reading
+from naclip.walk.reading import Reading, kept_in_reading
 
 
 def outlier_factor(patches: Tensor, neighbours: int) -> Tensor:
@@ -145,6 +145,11 @@ class SCCLIP(Method):
             )
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
+        return self.patches(reading)
+
+    @kept_in_reading
+    def patches(self, reading: Reading) -> Tensor:
+        """Projected patches (B, h, w, C), not normalised."""
         self.check(reading)
 
         def tokens(layer: int) -> Tensor:  # distances, similarities and their products are float32 in every tower

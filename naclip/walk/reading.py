@@ -4,8 +4,8 @@ Shapes: B windows; H, W pixels; h, w patch grid; N = 1 + h*w tokens, CLS first; 
 width; Q names.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,8 @@ class Reading:
     """One batch of windows (B, 3, H, W) as a ViT sees it.
 
     Each block runs once, when something first asks for its output, and what was read is kept: methods that share a
-    reading share that work. Layers count from 1; `tokens(0)` is what enters the first block. What a reading gives out
-    belongs to all its readers: nobody may change it in place.
+    reading, or a pool of readings, share that work. Layers count from 1; `tokens(0)` is what enters the first block.
+    What a reading gives out belongs to all its readers: nobody may change it in place.
 
     Args:
         visual: the image tower.
@@ -45,15 +45,40 @@ class Reading:
         resample: Resample = resample_by_scale,
         margins: Margins = NO_MARGINS,
     ):
+        visual.check_size(windows)
         self.visual = visual
         self.windows = windows
+        self.resample = resample
         self.margins = margins
-        first, self.grid = visual.embed(windows, resample)
-        self._tokens: dict[int, Tensor] = {0: first}
-        self._qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._kept: dict[Hashable, object] = {'of': (visual, windows)}  # whose ids are those of a pool's keys
+        self._pool: dict[Hashable, dict] = {}
         self._guide: Guide | None = None
         self._regions: Tensor | None = None
         self._boxes: Sequence[Window] | None = None
+
+    def share(self, pool: dict[Hashable, dict]) -> None:
+        """Keep what is read in common with the other readings of a pool that see the same windows in the same way.
+
+        Before anything is read.
+        """
+        self._pool = pool
+        key = (id(self.visual), id(self.windows), self.resample, self.margins)
+        self._kept = pool.setdefault(key, self._kept)
+
+    def once(self, key: Hashable, compute: Callable[[], object]) -> object:
+        """What `compute` gives, of the first reader who asks under that key."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    @property
+    def _embedded(self) -> tuple[Tensor, tuple[int, int]]:
+        return self.once('embedded', lambda: self.visual.embed(self.windows, self.resample))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The patch grid (h, w)."""
+        return self._embedded[1]
 
     def attach(
         self, guide: Guide | None = None, regions: Tensor | None = None, boxes: Sequence[Window] | None = None
@@ -65,7 +90,7 @@ class Reading:
         """
         self._guide, self._regions, self._boxes = guide, regions, boxes
 
-    @cached_property
+    @property
     def guide(self) -> GuideReading:
         """The same windows, margins included, as the second tower sees them.
 
@@ -74,7 +99,8 @@ class Reading:
         """
         if self._guide is None:
             raise ValueError('this reading has no guide: name one in the method, and give the pipeline its tower')
-        return GuideReading(self._guide, self.windows)
+        key = (id(self._guide), id(self.windows))  # however CLIP reads them
+        return self._pool.setdefault(key, {}).setdefault('guide', GuideReading(self._guide, self.windows))
 
     @property
     def regions(self) -> Tensor:
@@ -107,14 +133,16 @@ class Reading:
 
     def tokens(self, layer: int) -> Tensor:
         """The output of a layer's block, the input of the next (B, N, D)."""
-        if layer not in self._tokens:
-            x, block = self.tokens(layer - 1), self.block(layer)
-            if layer in self._qkv:  # somebody has looked inside before: half of the block is done
-                q, k, v = self._qkv[layer]
-                self._tokens[layer] = block.feed_forward(x + block.attn.merge(attend([Term(q, k)], v)))
-            else:
-                self._tokens[layer] = block(x)
-        return self._tokens[layer]
+        if layer == 0:
+            return self._embedded[0]
+        return self.once(('tokens', layer), lambda: self._run(layer))
+
+    def _run(self, layer: int) -> Tensor:
+        x, block = self.tokens(layer - 1), self.block(layer)
+        if ('qkv', layer) not in self._kept:
+            return block(x)
+        q, k, v = self.qkv(layer)  # somebody has looked inside before: half of the block is done
+        return block.feed_forward(x + block.attn.merge(attend([Term(q, k)], v)))
 
     def normed(self, layer: int) -> Tensor:
         """What a layer's attention gets: LN1 of the layer's input (B, N, D)."""
@@ -122,9 +150,7 @@ class Reading:
 
     def qkv(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of a layer, each (B, heads, N, d)."""
-        if layer not in self._qkv:
-            self._qkv[layer] = self.block(layer).attn.qkv(self.normed(layer))
-        return self._qkv[layer]
+        return self.once(('qkv', layer), lambda: self.block(layer).attn.qkv(self.normed(layer)))
 
     def attention(self, layer: int) -> Tensor:
         """The attention weights of a layer, softmax(s q k^T), written out (B, heads, N, N)."""
@@ -148,6 +174,11 @@ class ConvNeXtReading:
     def __init__(self, visual: ConvNeXt, windows: Tensor):
         self.visual = visual
         self.windows = windows
+        self._kept: dict[Hashable, object] = {'of': (visual, windows)}
+
+    def share(self, pool: dict[Hashable, dict]) -> None:
+        """As `Reading.share`."""
+        self._kept = pool.setdefault((id(self.visual), id(self.windows)), self._kept)
 
     def features(self) -> Tensor:
         """The features of the last map's positions (B, h, w, C), not normalised.
@@ -155,7 +186,22 @@ class ConvNeXtReading:
         Raises:
             ValueError: the windows are smaller than one position.
         """
-        return self.visual.read(self.windows)[1]
+        if 'features' not in self._kept:
+            self._kept['features'] = self.visual.read(self.windows)[1]
+        return self._kept['features']
+
+
+def kept_in_reading(function: Callable) -> Callable:
+    """A method's function of a reading alone, (method, reading) -> Tensor, that runs once for each reading.
+
+    Methods with the same constants have it in common, whatever the texts.
+    """
+
+    @wraps(function)
+    def kept(self: Hashable, reading: Reading) -> Tensor:
+        return reading.once((function.__qualname__, self), lambda: function(self, reading))
+
+    return kept
 
 
 def cosine(features: Tensor, texts: Tensor) -> Tensor:

@@ -41,13 +41,15 @@ def pad_centred(windows: Tensor, multiple: int) -> tuple[Tensor, Margins]:
     """
     down, across = (-side % multiple for side in windows.shape[-2:])
     margins = Margins(down // 2, down - down // 2, across // 2, across - across // 2)
+    if margins == NO_MARGINS:
+        return windows, margins  # the same, so that readings of it can be shared
     return F.pad(windows, (margins.left, margins.right, margins.top, margins.bottom)), margins
 
 
 def pad_end(windows: Tensor, multiple: int) -> Tensor:
     """Zeros right of and below windows (B, 3, H, W) so that their sides are multiples of some pixels."""
     down, across = (-side % multiple for side in windows.shape[-2:])
-    return F.pad(windows, (0, across, 0, down))
+    return F.pad(windows, (0, across, 0, down)) if down or across else windows
 
 
 def window_boxes(size: tuple[int, int], crop: int, stride: int) -> list[Window]:
