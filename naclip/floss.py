@@ -14,7 +14,7 @@ from torch import Tensor
 
 from naclip.methods.experts import SCALE, fused, maps_of_each
 from naclip.methods.method import Method
-from naclip.pipeline import Pipeline
+from naclip.pipeline import Pipeline, digest
 from naclip.walk.decision import class_probabilities
 from naclip.walk.reading import Reading
 from naclip.walk.vocabulary import Vocabulary
@@ -53,6 +53,7 @@ class ExpertPipeline(Pipeline):
             )
         companions = self.query_features[len(self.vocabulary.queries) :].expand(len(experts), -1, -1)
         self.register_buffer('experts', torch.cat([experts.to(companions), companions], dim=1), persistent=False)
+        self.maps_key = (*self.maps_key, digest(self.experts))
 
     def maps(self, reading: Reading) -> Tensor:
         return fused(self.method, reading, self.experts, self.query_features, self.query_idx)
@@ -71,7 +72,7 @@ def template_maps(pipeline: Pipeline, images: Tensor, size: tuple[int, int], tem
         return torch.cat(list(maps_of_each(pipeline.method, reading, templates)), dim=1)
 
     seen_size = tuple(images.shape[-2:])
-    boxes = pipeline._boxes(seen_size)
+    boxes = pipeline.boxes(seen_size)
     maps = look_through(images, boxes, maps_of)
     for of_template in maps.chunk(len(templates), dim=1):
         yield merge_windows(of_template, boxes, seen_size, size, margins[0])

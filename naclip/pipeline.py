@@ -3,10 +3,12 @@
 Shapes: B pictures; H, W pixels; h, w grid of the maps; Q names; K classes; C joint width.
 """
 
+import hashlib
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from clip import CLIP, ConvNeXtCLIP
 from clip.guides import Guide
 from naclip.methods.method import Method
 from naclip.walk.decision import class_probabilities, decide, suppress_small_classes
-from naclip.walk.pamr import DILATIONS, pamr_
+from naclip.walk.pamr import DILATIONS, affinity, pamr_
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.vocabulary import Vocabulary
 from naclip.walk.windows import NO_MARGINS, Margins, Window, cut, look_through, merge_windows, window_boxes
@@ -116,6 +118,31 @@ class Seen:
         return Seen(self.maps[one], self.size, self.margins, self.readings[one], self.regions[one], pictures)
 
 
+class AtSize:
+    """Pictures (B, 3, H, W) at the size (H', W') of their maps, and their affinities; made when first asked for."""
+
+    def __init__(self, images: Tensor, size: tuple[int, int]):
+        self._images, self._size = images, size
+        self._affinities: dict[tuple[int, ...], Tensor] = {}
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(B, 3, H', W')."""
+        return F.interpolate(self._images, self._size, mode='bilinear', align_corners=False)
+
+    def affinity(self, dilations: tuple[int, ...]) -> Tensor:
+        """PAMR's weights of each pixel's P neighbours (B, P, H', W')."""
+        if dilations not in self._affinities:
+            self._affinities[dilations] = affinity(self.images.float(), dilations)
+        return self._affinities[dilations]
+
+
+def digest(tensor: Tensor) -> str:
+    """A hash of a tensor's values and shape."""
+    values = tensor.detach().cpu().contiguous().numpy()
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+
+
 class Pipeline(nn.Module):
     """CLIP, a method, a vocabulary's text embeddings and settings: normalised pictures in, labels out.
 
@@ -153,10 +180,29 @@ class Pipeline(nn.Module):
         self.settings = settings
         self.register_buffer('query_features', query_features.float(), persistent=False)  # (Q + companions, C)
         self.register_buffer('query_idx', torch.tensor(vocabulary.query_idx), persistent=False)  # (Q,)
+        # Pipelines of one key make the same maps of the same windows and region masks.
+        kind = (type(self), type(method), repr(method))
+        self.maps_key: Hashable = (*kind, id(net), id(self.guide), digest(self.query_features))
 
-    def read(self, windows: Tensor, boxes: Sequence[Window] | None = None, regions: Tensor | None = None) -> Reading:
-        """Stage 4: windows (B, 3, H, W) as the tower sees them, with what `Reading.attach` tells of them."""
+    @property
+    def alone(self) -> bool:
+        """Whether the method gets the windows of one picture at a time."""
+        return self.method.votes or self.method.whole or self.method.needs_regions
+
+    def read(
+        self,
+        windows: Tensor,
+        boxes: Sequence[Window] | None = None,
+        regions: Tensor | None = None,
+        pool: dict[Hashable, dict] | None = None,
+    ) -> Reading:
+        """Stage 4: windows (B, 3, H, W) as the tower sees them, with what `Reading.attach` tells of them.
+
+        Readings of one `pool` share what they read.
+        """
         reading = self.method.read(self.net.visual, windows)
+        if pool is not None:
+            reading.share(pool)
         if self.guide is not None or boxes is not None or regions is not None:
             reading.attach(self.guide, regions, boxes)
         return reading
@@ -189,34 +235,60 @@ class Pipeline(nn.Module):
         Raises:
             ValueError: the method needs region masks, and there is not one for each picture.
         """
+        self.check_regions(len(images), len(regions))
         method, pictures = self.method, images
-        if method.needs_regions and len(regions) != len(images):
-            raise ValueError(
-                f'method {method.name} needs a region mask for each picture (--regions DIR): got {len(regions)} for '
-                f'{len(images)}'
-            )
         size = tuple(images.shape[-2:])
-        if self.settings.input_size:
-            images = F.interpolate(images, self.settings.input_size, mode='bilinear')
-        boxes = self._boxes(tuple(images.shape[-2:]))
-        alone = method.votes or method.whole or method.needs_regions  # then each call has the windows of one picture
-        masks = iter([self._cut_regions(mask, images, boxes) for mask in regions] if method.needs_regions else ())
+        images = self.as_input(images)
+        boxes = self.boxes(tuple(images.shape[-2:]))
+        masks = iter([self.cut_regions(mask, images, boxes) for mask in regions] if method.needs_regions else ())
         margins, readings = NO_MARGINS, []
 
         def maps_of(windows: Tensor) -> Tensor:
             nonlocal margins
-            reading = self.read(windows, boxes if method.whole or method.needs_regions else None, next(masks, None))
+            reading = self.read(windows, self.told_boxes(boxes), next(masks, None))
             margins = reading.margins  # those of all windows, as these have one size
             if method.votes:
                 readings.append(reading)
             return self.maps(reading)
 
-        maps = look_through(images, boxes, maps_of, len(boxes) if alone else None)
-        kept = pictures if method.settles else None
-        return Seen(maps, size, margins, readings, regions if method.needs_regions else (), kept)
+        maps = look_through(images, boxes, maps_of, len(boxes) if self.alone else None)
+        return self.seen(maps, size, margins, readings, regions, pictures)
+
+    def check_regions(self, pictures: int, masks: int) -> None:
+        """Make sure that there is a region mask for each picture, where the method needs them.
+
+        Raises:
+            ValueError: there is not.
+        """
+        if self.method.needs_regions and masks != pictures:
+            raise ValueError(
+                f'method {self.method.name} needs a region mask for each picture (--regions DIR): got {masks} for '
+                f'{pictures}'
+            )
+
+    def as_input(self, images: Tensor) -> Tensor:
+        """Stage 3: pictures (B, 3, H, W) at the size at which they are cut into windows."""
+        return F.interpolate(images, self.settings.input_size, mode='bilinear') if self.settings.input_size else images
+
+    def told_boxes(self, boxes: Sequence[Window]) -> Sequence[Window] | None:
+        """Where a picture's windows lie, if its readings are to know."""
+        return boxes if self.method.whole or self.method.needs_regions else None
+
+    def seen(
+        self,
+        maps: Tensor,
+        size: tuple[int, int],
+        margins: Margins,
+        readings: Sequence[Reading],
+        regions: Sequence[Tensor],
+        pictures: Tensor,
+    ) -> Seen:
+        """What is kept of pictures (B, 3, H, W) for the stages after the tower."""
+        kept = pictures if self.method.settles else None
+        return Seen(maps, size, margins, readings, regions if self.method.needs_regions else (), kept)
 
     @staticmethod
-    def _cut_regions(mask: Tensor, images: Tensor, boxes: list[Window]) -> Tensor:
+    def cut_regions(mask: Tensor, images: Tensor, boxes: list[Window]) -> Tensor:
         """What the windows of a picture show of its region mask (H, W): (windows, crop, crop)."""
         # Ids are exact in float64; nearest, as the published code has it, takes the upper left of equals.
         resized = F.interpolate(mask[None, None].double().to(images.device), images.shape[-2:], mode='nearest')
@@ -232,25 +304,28 @@ class Pipeline(nn.Module):
         elif self.settings.straight and not self.settings.slide_crop:
             size = target
         if self.method.settles:
-            maps = merge_windows(seen.maps, self._boxes(size), size, size, seen.margins)
+            maps = merge_windows(seen.maps, self.boxes(size), size, size, seen.margins)
             pictures = F.interpolate(seen.pictures, size, mode='bilinear') if size != seen.size else seen.pictures
             maps = self.method.settle(pictures, maps, self.query_idx)
             return F.interpolate(maps, target, mode='bilinear', align_corners=False)
-        return merge_windows(seen.maps, self._boxes(size), size, target, seen.margins)
+        return merge_windows(seen.maps, self.boxes(size), size, target, seen.margins)
 
-    def _boxes(self, size: tuple[int, int]) -> list[Window]:
+    def boxes(self, size: tuple[int, int]) -> list[Window]:
+        """The windows of a picture of a size (H, W)."""
         return window_boxes(size, self.settings.slide_crop, self.settings.slide_stride)
 
     @torch.no_grad()
-    def refine_(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Stage 7: maps (B, Q, *size) along the pictures (B, 3, H, W) -> same; works in place where it can."""
-        if not (self.method.refines or self.settings.pamr_steps):
-            return maps
-        images = F.interpolate(images, maps.shape[-2:], mode='bilinear', align_corners=False)
+    def refine_(self, images: Tensor, maps: Tensor, at_size: AtSize | None = None) -> Tensor:
+        """Stage 7: maps (B, Q, *size) along the pictures (B, 3, H, W) -> same; works in place where it can.
+
+        `at_size` has these pictures at the size of the maps, where others need that, too.
+        """
+        at_size = at_size or AtSize(images, tuple(maps.shape[-2:]))
         if self.method.refines:
-            maps = self.method.refine(images, maps, self.query_features)
+            maps = self.method.refine(at_size.images, maps, self.query_features)
         if self.settings.pamr_steps:
-            pamr_(images, maps, self.settings.pamr_steps, self.settings.pamr_stride)
+            dilations = self.settings.pamr_stride
+            pamr_(at_size.images, maps, self.settings.pamr_steps, dilations, weights=at_size.affinity(dilations))
         return maps
 
     @torch.no_grad()
@@ -274,17 +349,24 @@ class Pipeline(nn.Module):
         maps = self.refine_(images, self.merge(seen, size))
         kept = maps.clone() if self.method.votes else None
         probabilities = self.probabilities_(maps)
-        labels = self.decide(probabilities)
-        if kept is not None:
+        return self.vote(seen, self.decide(probabilities), kept), probabilities
+
+    def vote(self, seen: Seen, labels: Tensor, maps: Tensor | None) -> Tensor:
+        """The end of stage 9: labels (B, 1, H, W) -> same; `maps` (B, Q, H, W) of stage 7, if the method votes."""
+        if maps is not None:
             voted = [
-                self.method.vote(reading, labels[i : i + 1], kept[i : i + 1], self.query_idx)
+                self.method.vote(reading, labels[i : i + 1], maps[i : i + 1], self.query_idx)
                 for i, reading in enumerate(seen.readings)
             ]
             labels = torch.cat(voted)
-        for i, mask in enumerate(seen.regions):
-            at_size = F.interpolate(mask[None, None].double(), size, mode='nearest')[0, 0].long()
-            labels[i : i + 1] = self.method.vote_regions(at_size.to(labels.device), labels[i : i + 1])
-        return labels, probabilities
+        size = labels.shape[-2:]
+        if seen.regions:
+            masks = [
+                F.interpolate(mask[None, None].double(), size, mode='nearest')[0, 0].long() for mask in seen.regions
+            ]
+            pairs = zip(masks, labels.split(1), strict=True)
+            labels = torch.cat([self.method.vote_regions(mask.to(one.device), one) for mask, one in pairs])
+        return labels
 
     def forward(self, images: Tensor, size: tuple[int, int], regions: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, H, W) -> labels (B, 1, *size) and class probabilities (B, K, *size)."""

@@ -38,5 +38,14 @@ def suppress_small_classes(probabilities: Tensor, area_thd: float) -> Tensor:
 
 def decide(probabilities: Tensor, prob_thd: float = 0.0) -> Tensor:
     """Labels (B, 1, H, W): the most probable class; class 0 where even that one is below `prob_thd`."""
-    best, labels = probabilities.max(dim=1, keepdim=True)
-    return labels.masked_fill_(best < prob_thd, BACKGROUND)
+    return unsure_to_background(*surest(probabilities), prob_thd)
+
+
+def surest(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Class probabilities (B, K, H, W) -> the highest, and its class, both (B, 1, H, W)."""
+    return probabilities.max(dim=1, keepdim=True)
+
+
+def unsure_to_background(best: Tensor, labels: Tensor, prob_thd: float) -> Tensor:
+    """Labels (B, 1, H, W), class 0 where the highest probability is below `prob_thd`; if that is 0, the given."""
+    return labels.masked_fill(best < prob_thd, BACKGROUND) if prob_thd else labels

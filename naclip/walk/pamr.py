@@ -41,15 +41,20 @@ def pamr_(
     steps: int = STEPS,
     dilations: Sequence[int] = DILATIONS,
     scratch_bytes: int | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """As `pamr`, in place: `maps` are float32, are overwritten, and are returned."""
+    """As `pamr`, in place: `maps` are float32, are overwritten, and are returned.
+
+    `weights` (B, P, H, W) are the picture's affinities, where they are known.
+    """
     if image.shape[-2:] != maps.shape[-2:] or len(image) != len(maps):
         raise ValueError(f'PAMR needs picture and maps of one size, got {tuple(image.shape)} and {tuple(maps.shape)}')
     if steps < 0 or not dilations or min(dilations) < 1:
         raise ValueError(f'PAMR needs steps >= 0 and dilations >= 1, got steps {steps}, dilations {tuple(dilations)}')
     if scratch_bytes is None:
         scratch_bytes = SCRATCH_BYTES.get(maps.device.type, SCRATCH_BYTES['cuda'])
-    weights = affinity(image.float(), dilations)  # (B, P, H, W)
+    if weights is None:
+        weights = affinity(image.float(), dilations)  # (B, P, H, W)
     fused_step = _fused_step() if maps.is_cuda and maps.is_contiguous() else None
     if fused_step:
         refine_fused(maps, weights, steps, dilations, scratch_bytes, fused_step)

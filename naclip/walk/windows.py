@@ -91,9 +91,18 @@ def look_through(
     `at_once` of them, or as many as suits the memory.
     """
     crops = cut(images, boxes)
-    at_once = at_once or max(PIXELS_AT_ONCE // crops[0, 0].numel(), 1)
-    logits = torch.cat([logits_of(some) for some in crops.split(at_once)])  # (B * R * C, Q, h, w)
-    by_place = logits.unflatten(0, (len(images), len(row_spans(boxes)), len(column_spans(boxes))))
+    logits = torch.cat([logits_of(some) for some in crops.split(at_once or windows_at_once(crops))])
+    return side_by_side(logits, boxes)
+
+
+def windows_at_once(windows: Tensor) -> int:
+    """How many windows of the size of these (n, 3, crop, crop) go through the tower together."""
+    return max(PIXELS_AT_ONCE // windows[0, 0].numel(), 1)
+
+
+def side_by_side(logits: Tensor, boxes: list[Window]) -> Tensor:
+    """Logits of the windows of pictures, picture by picture, in their places: (B*R*C, Q, h, w) -> (B, Q, R*h, C*w)."""
+    by_place = logits.unflatten(0, (-1, len(row_spans(boxes)), len(column_spans(boxes))))
     return by_place.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 

@@ -17,6 +17,7 @@ ALLOWED = {
     'methods': {'clip', 'walk'},
     'protocols': set(),
     'pipeline': {'clip', 'methods', 'walk'},
+    'panel': {'pipeline', 'walk'},
     'floss': {'methods', 'pipeline', 'walk'},
     'pictures': {'clip'},
     'shapes': {'data'},
@@ -25,7 +26,9 @@ ALLOWED = {
     'runs': set(),
     'reports': {'clip', 'methods', 'protocols', 'runs'},
     'api': {'clip', 'methods', 'pictures', 'pipeline', 'protocols', 'walk'},
-    'harness': {'clip', 'data', 'floss', 'methods', 'pictures', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'},
+    'harness': {
+        *('clip', 'data', 'floss', 'methods', 'panel', 'pictures', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'),
+    },
     '__init__': {'api'},
     '__main__': {'commands'},
     'commands': {

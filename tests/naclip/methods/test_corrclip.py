@@ -36,7 +36,7 @@ def mask(i: int):
 def first_reading(pipeline, i: int):
     size = tuple(image(i).shape[-2:])
     boxes = window_boxes(size, 112, 56)
-    ids = pipeline._cut_regions(mask(i), image(i), boxes)[:1]
+    ids = pipeline.cut_regions(mask(i), image(i), boxes)[:1]
     return pipeline.read(cut(image(i), boxes[:1]), boxes[:1], ids)
 
 
