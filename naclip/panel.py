@@ -6,7 +6,7 @@ all members that do not differ up to there.
 Shapes: H, W pixels; h, w patch grid of a window; n windows of a picture; Q names.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -32,7 +32,7 @@ class View:
     regions: Tensor | None = None
 
 
-Views = Sequence[Sequence[View]]  # of each picture, for each member; one object where members get the same
+Views = Sequence[Mapping[int, View]]  # of each picture, for each member; one object where members get the same
 
 
 class Labelled(NamedTuple):
@@ -174,7 +174,7 @@ class Panel(nn.Module):
             family.maps = [side_by_side(maps, of_image) for maps, of_image in zip(family.maps, boxes, strict=True)]
 
     def _judge(
-        self, i: int, of_picture: Sequence[View], family: _Family, at_sizes: dict[Hashable, AtSize]
+        self, i: int, of_picture: Mapping[int, View], family: _Family, at_sizes: dict[Hashable, AtSize]
     ) -> Iterator[Labelled]:
         """Stages 6 to 9 of a family's members on picture i."""
         view, pipeline = of_picture[family.members[0]], family.pipeline

@@ -8,6 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from clip import DTYPES, available_models
 from clip.guides import available_guides
@@ -16,6 +18,7 @@ from naclip.cli import OneLineParser, add_form, positive
 from naclip.methods import method_names
 from naclip.methods.last_block import ARCHITECTURES
 from naclip.protocols import PROTOCOLS
+from naclip.runs.plan import expand, expand_file, placed
 from naclip.walk.attention import ATTENTION_FORMS
 
 OWN = ('labels', 'label_suffix', 'reduce_zero_label', 'ignore_index', 'palette', 'background')  # beside --images
@@ -24,9 +27,23 @@ OWN = ('labels', 'label_suffix', 'reduce_zero_label', 'ignore_index', 'palette',
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = OneLineParser(prog=prog, description=__doc__)
     add = parser.add_argument
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument('--config', help='benchmark: a configs/cfg_*.py, or an MMSegmentation config of your own')
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument(
+        '--config', nargs='+', help='benchmarks: a configs/cfg_*.py each, or an MMSegmentation config of your own'
+    )
     data.add_argument('--images', metavar='DIR', help='a folder of pictures of your own, with --labels and --name-path')
+    several = parser.add_argument_group(
+        'several runs at once',
+        'options that take several values stand for a run of each; what runs have in common is computed once',
+    )
+    several.add_argument('--sweep', nargs='+', default=[], metavar='K=V,V', help='values of a setting of the config, '
+                         'as model.prob_thd=0,0.1, or of a constant of the method, as method.lr=0.2,0.4')  # fmt: skip
+    several.add_argument('--plan', metavar='FILE', help='runs written out, .json or .yaml: a list of options each')
+    several.add_argument('--dry-run', action='store_true', help='print the runs, and what they share; evaluate nothing')
+    several.add_argument(
+        '--memory', type=size, metavar='SIZE', help='for runs at once: 8G, 500M; default: half the free'
+    )
+    several.add_argument('--profile', action='store_true', help='print where the time goes, stage by stage')
     own = parser.add_argument_group('pictures of your own')
     own.add_argument('--labels', metavar='DIR', help='their label maps: files of the same names, at any depth')
     own.add_argument('--label-suffix', metavar='S', help="what label maps' names have after the picture's: _labels.png")
@@ -38,13 +55,14 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_form(parser)
     add(
         '--method',
+        nargs='+',
         metavar='NAME',
         help=f"{', '.join(method_names())}, or FILE.py:NAME for one of your own; default: the config's",
     )
     add('--method-options', nargs='+', default=[], metavar='K=V', help='constants of the method, e.g. lr=0.4 temp=0.25')
-    add('--arch', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
-    add('--attn', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
-    add('--std', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
+    add('--arch', nargs='+', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
+    add('--attn', nargs='+', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
+    add('--std', nargs='+', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
     add(
         '--guide',
         metavar='NAME',
@@ -56,10 +74,20 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help='hear an expert for each class (FLOSS); tools/floss.py makes the file',
     )
     add('--regions', metavar='DIR', help='region masks, for methods that need them: <stem>.npz or .png a picture')
-    add('--pamr', choices=('on', 'off'), help='refinement with PAMR; default: the method')
-    add('--protocol', choices=PROTOCOLS, help='named settings to evaluate under; default: those of the method')
-    add('--name-path', metavar='FILE', help='class names: one class a line, synonyms by commas; default: the protocol')
-    add('--templates', metavar='FILE', help="prompt templates, '{}' for the name; default: the protocol")
+    add('--pamr', nargs='+', choices=('on', 'off'), help='refinement with PAMR; default: the method')
+    add(
+        '--protocol',
+        nargs='+',
+        choices=PROTOCOLS,
+        help='named settings to evaluate under; default: those of the method',
+    )
+    add(
+        '--name-path',
+        nargs='+',
+        metavar='FILE',
+        help='class names: one class a line, synonyms by commas; default: the protocol',
+    )
+    add('--templates', nargs='+', metavar='FILE', help="prompt templates, '{}' for the name; default: the protocol")
     add(
         '--data-root', metavar='DIR', help="the data set's folder, or one with the data/... layout; default: the config"
     )
@@ -84,9 +112,24 @@ def device(text: str) -> str:
     return text
 
 
+def size(text: str) -> int:
+    """An argument's bytes: '8G', '500M', '1.5G'."""
+    units = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
+    number, unit = text[:-1], text[-1:].upper()
+    try:
+        found = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f'expected a size as 8G or 500M, got {text!r}')
+    return found
+
+
 def check_own_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Make sure that options for pictures of one's own are all there, or none of them."""
     given = [f'--{key.replace("_", "-")}' for key in OWN if getattr(options, key) not in (None, False)]
+    if not (options.config or options.images):
+        parser.error('one of the arguments --config --images --plan is required')
     if options.images and not (options.labels and options.name_path):
         parser.error('--images needs --labels DIR and --name-path FILE')
     if options.images and options.data_root:
@@ -95,26 +138,59 @@ def check_own_options(parser: argparse.ArgumentParser, options: argparse.Namespa
         parser.error(f'{", ".join(given)} belongs to --images')
 
 
+def runs_of(options: argparse.Namespace, argv: Sequence[str], prog: str) -> list[argparse.Namespace]:
+    """The options of each run that a command line asks for.
+
+    Raises:
+        ValueError, FileNotFoundError: options that do not go together, or a plan file that cannot be used.
+    """
+    parser = build_parser(prog)
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser.error = refuse
+    if options.plan:
+        known = [action.option_strings[-1].removeprefix('--') for action in parser._actions if action.option_strings]
+        runs = expand_file(Path(options.plan), parser.parse_args, argv, known)
+    else:
+        runs = expand(options)
+    for run in runs:
+        check_own_options(parser, run)
+    return placed(runs)
+
+
 def main(argv: Sequence[str] | None = None, prog: str = 'eval.py') -> int:
     """Run from the command line; returns the exit code."""
     parser = build_parser(prog)
+    argv = sys.argv[1:] if argv is None else list(argv)
     options = parser.parse_args(argv)
-    check_own_options(parser, options)
+    try:
+        plan = runs_of(options, argv, prog)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     if options.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before MMEngine looks which devices there are
     logging.basicConfig(format='%(levelname)s: %(message)s')
     # The OpenMMLab packages remark on optional parts that nothing here uses.
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     with contextlib.redirect_stdout(io.StringIO()):
-        from naclip.harness.evaluation import evaluate  # takes seconds: only once the options are known to be good
+        from naclip.harness.evaluation import (  # takes seconds: only once the options are known to be good
+            evaluate_plan,
+            foresee,
+        )
 
     try:
-        if options.images and os.environ.get('RANK', '0') == '0':
-            from naclip.commands.check import check_own
+        for run in plan:
+            if run.images and os.environ.get('RANK', '0') == '0':
+                from naclip.commands.check import check_own
 
-            if check_own(options):
-                raise ValueError('the data are not in order, see above: nothing is evaluated')
-        evaluate(options)
+                if check_own(run):
+                    raise ValueError('the data are not in order, see above: nothing is evaluated')
+        if options.dry_run:
+            print(foresee(plan, options.memory))
+        else:
+            evaluate_plan(plan, options.memory)
     except (ValueError, OSError) as error:
         if 'NACLIP_TRACEBACK' in os.environ:
             raise

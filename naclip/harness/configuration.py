@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from naclip.methods import build_method, with_constants
 from naclip.methods.method import Method
 from naclip.names import did_you_mean, unknown
 from naclip.protocols import PROTOCOLS
-from naclip.runs.attempts import COLLECTED
 from naclip.walk.pamr import STEPS as PAMR_STEPS
 
 DATA_ROOT_VARIABLE = 'NACLIP_DATA_ROOT'
@@ -343,7 +341,7 @@ def resolve_file(path: str | os.PathLike) -> str:
     return str(beside) if not Path(path).exists() and beside.exists() else str(path)
 
 
-def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None, show_dir: str | None) -> None:
+def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None) -> None:
     """Add to a config what every run of the harness has, and find its files.
 
     Raises:
@@ -353,13 +351,6 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
         config.pop(key, None)
     config.work_dir = work_dir
     config.default_scope = 'mmseg'
-    # MMEngine tells runs in one process apart by this name and the second they start in.
-    config.experiment_name = f'{benchmark}_{uuid.uuid4().hex[:8]}'
-    config.default_hooks = dict(logger=None, checkpoint=None, param_scheduler=None)
-    config.custom_hooks = [dict(type='ProgressBarHook')]
-    if show_dir:
-        config.custom_hooks.append(dict(type='SideBySideHook', out_dir=show_dir))
-    config.visualizer = None
     for place, key in (
         (config.model, 'name_path'),
         (config.model, 'templates'),
@@ -367,15 +358,12 @@ def prepare(config: Config, benchmark: str, work_dir: str, data_root: str | None
     ):
         if key in place:
             place[key] = resolve_file(place[key])
-    config.test_evaluator = dict(
-        config.test_evaluator, type='PixelCountIoUMetric', collect_dir=str(Path(work_dir) / COLLECTED)
-    )
+    config.test_evaluator = dict(config.test_evaluator, type='PixelCountIoUMetric')
 
     loader = config.test_dataloader
     loader.dataset.test_mode = True
     loader.dataset.data_root = resolve_data_root(loader.dataset, data_root, benchmark)
     loader.num_workers = min(loader.get('num_workers', 0), os.cpu_count() or 1)
-    loader.persistent_workers = loader.num_workers > 0
     loader.dataset.pipeline = [
         dict(type='CheckedStep', step=step, reads=READING_STEPS[step.type]) if step.type in READING_STEPS else step
         for step in loader.dataset.pipeline

@@ -21,6 +21,7 @@ from clip.model import VisionTransformer
 from clip.weights import known_words
 from naclip.floss import ExpertPipeline, read_ranking
 from naclip.harness.configuration import CLIENT_KEYS, METHOD_OF_TYPE, OLD_NAMES, chosen_method, resolve_file
+from naclip.harness.towers import Towers
 from naclip.methods import for_tower
 from naclip.methods.guide_of import check_guide, check_regions, guide_of
 from naclip.methods.method import Method
@@ -59,6 +60,7 @@ class NACLIP(BaseSegmentor):
         template_ranking: a file of templates ranked for each class; then experts are heard, see `naclip.floss`.
         regions: of methods that need them: a folder with a region mask for each picture, see `naclip.walk.masks`.
         activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
+        towers: where backbones and guides are that other segmentors have loaded.
         old: names that constants of methods had in earlier releases; see `naclip.harness.configuration.OLD_NAMES`.
             What MMSegmentation's clients add, such as `pretrained`, is taken and means nothing.
 
@@ -98,6 +100,7 @@ class NACLIP(BaseSegmentor):
         template_ranking: str | os.PathLike | None = None,
         activation: str | None = None,
         head_width: int | None = None,
+        towers: Towers | None = None,
         **old: object,
     ):
         super().__init__()
@@ -113,10 +116,10 @@ class NACLIP(BaseSegmentor):
             raise TypeError(f'{type(self).__name__} takes no {", ".join(unknown)}')
         beside = {'attn_strategy': attn_strategy, 'arch': arch, 'gaussian_std': gaussian_std}
         chosen = chosen_method({'method': method or self.METHOD} | beside | old)
-        towers = (VisionTransformer.kind, ConvNeXt.kind)
-        by_tower = input_size if isinstance(input_size, Mapping) else dict.fromkeys(towers, input_size)
-        if set(by_tower) != set(towers):
-            raise ValueError(f'input_size is for {", ".join(by_tower)}, expected {" and ".join(towers)}')
+        kinds = (VisionTransformer.kind, ConvNeXt.kind)
+        by_tower = input_size if isinstance(input_size, Mapping) else dict.fromkeys(kinds, input_size)
+        if set(by_tower) != set(kinds):
+            raise ValueError(f'input_size is for {", ".join(by_tower)}, expected {" and ".join(kinds)}')
         settings = Settings(
             slide_crop=slide_crop,
             slide_stride=slide_stride,
@@ -140,7 +143,8 @@ class NACLIP(BaseSegmentor):
         self.ranking_path = template_ranking
         ranking = read_ranking(template_ranking) if template_ranking else None
         expert_templates = ranking.chosen(vocabulary, len(prompt_templates)) if ranking else ()
-        net, _, self.checkpoint = clip.load_checkpoint(clip_path, device, dtype, download_root, activation, head_width)
+        towers = towers or Towers()
+        net, _, self.checkpoint = towers.backbone(clip_path, device, dtype, download_root, activation, head_width)
         said = self.checkpoint.statement
         self.normalisation = tuple(mean or said.mean), tuple(std or said.std)
         self.data_preprocessor = SegDataPreProcessor(
@@ -148,7 +152,8 @@ class NACLIP(BaseSegmentor):
         )
         check_tower(net.visual, chosen)
         check_guide(chosen, guide, *self.normalisation)
-        chosen, second, self.guide_checkpoint = guide_of(for_tower(chosen, net.visual), net, guide, download_root)
+        fitting = for_tower(chosen, net.visual)
+        chosen, second, self.guide_checkpoint = guide_of(fitting, net, guide, download_root, towers.guide)
         warn_of_unknown_words(vocabulary, self.checkpoint.metadata, name_path)
 
         def embeddings_of(queries: Sequence[str | Sequence[str]], some: Sequence[str]) -> Tensor:

@@ -1,7 +1,7 @@
 """From a method and what a user gives beside it to the second tower and the region masks that it reads."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,8 +50,11 @@ def guide_of(
     net: CLIP,
     given: str | os.PathLike | None = None,
     download_root: str | os.PathLike | None = None,
+    load: Callable[..., tuple[Guide, Checkpoint]] = load_guide,
 ) -> tuple[Method, Guide | None, Checkpoint | None]:
     """The guide that a method names, or the one given, beside a CLIP; the method that says so, and the checkpoint.
+
+    `load` is `load_guide`, or what keeps guides for those who come after.
 
     Of a file, the method has the name only: what its numbers depend on is the content.
 
@@ -63,6 +66,6 @@ def guide_of(
     wanted = os.fspath(given or method.second_tower)
     # Guides are trained in float32, and read in the dtype of CLIP.
     dtype = net.dtype if isinstance(net, CLIP) else torch.float32
-    guide, checkpoint = load_guide(wanted, net.device, dtype, download_root)
+    guide, checkpoint = load(wanted, net.device, dtype, download_root)
     name = wanted if wanted in available_guides() else Path(wanted).name
     return replace(method, guide=name), guide, checkpoint

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from naclip.runs.journal import confusion_matrix, journal_files, pixel_counts, read_journal
 from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, PixelCounts, write_results
 
-COUNTS, HEADER, LOCK, COLLECTED = 'counts', 'run.json', 'lock', 'collected'
+COUNTS, HEADER, LOCK = 'counts', 'run.json', 'lock'
 OUTPUTS = (RESULTS, CONFUSION, PER_IMAGE)
 LOCK_WAIT = 15  # seconds: the data-loading workers of a killed run hold its lock until they notice
 PATHS = ('config', 'vocabulary', 'templates', 'regions')  # settings that name files: their content counts, see `sha256`
@@ -46,7 +45,7 @@ def run_identity(record: Mapping, dataset: Mapping, evaluator: Mapping, pictures
         'pictures': len(pictures),
         'picture_list': hashlib.sha256(json.dumps(list(pictures)).encode()).hexdigest(),
         'dataset': {k: v for k, v in dataset.items() if k not in DATASET_PLACES},
-        'evaluator': {k: v for k, v in evaluator.items() if k != 'collect_dir'},
+        'evaluator': dict(evaluator),
     }
     return json.loads(json.dumps(identity, default=str))
 
@@ -163,4 +162,3 @@ def _remove_rest(work_dir: Path) -> None:
     for target in (*(work_dir / name for name in OUTPUTS), work_dir / COUNTS / HEADER):
         for path in target.parent.glob(f'.{target.name}.*.tmp'):
             path.unlink()
-    shutil.rmtree(work_dir / COLLECTED, ignore_errors=True)

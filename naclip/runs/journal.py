@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from naclip.runs.counting import count_table, counted, label_rows
 from naclip.runs.results import PixelCounts
 
 SUFFIX = '.jsonl'
@@ -47,11 +47,7 @@ def picture_key(img_path: str | os.PathLike, data_root: str | os.PathLike | None
 
 def count_cells(pred: Tensor, label: Tensor, classes: int, ignore_index: int) -> np.ndarray:
     """The cells (N, 3) of a picture's predicted and labelled classes, two integer maps of one shape."""
-    label = label.to(pred)
-    kept = label != ignore_index
-    pairs = torch.bincount(label[kept] * classes + pred[kept], minlength=classes**2)
-    found = pairs.nonzero()[:, 0]
-    return torch.stack([found // classes, found % classes, pairs[found]], dim=1).cpu().numpy()
+    return counted(count_table(pred, label_rows(label.to(pred.device), classes, ignore_index), classes).cpu()).cells
 
 
 def confusion_matrix(pictures: Iterable[np.ndarray], classes: int) -> np.ndarray:

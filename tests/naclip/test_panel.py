@@ -70,7 +70,7 @@ def views() -> list[View]:
 
 def said(pipelines: Sequence[Pipeline], views: Sequence[View]) -> dict[tuple[int, int], torch.Tensor]:
     """What a panel says, by member and picture; nothing twice."""
-    answers = list(Panel(pipelines)([[view] * len(pipelines) for view in views], range(len(pipelines)), never))
+    answers = list(Panel(pipelines)([dict.fromkeys(range(len(pipelines)), view) for view in views], range(len(pipelines)), never))
     found = {(answer.member, answer.picture): answer.labels for answer in answers}
     assert len(found) == len(answers) == len(pipelines) * len(views)
     return found
@@ -180,7 +180,7 @@ def test_a_member_that_fails_leaves_the_others_alone(build, views):
     for i, view in enumerate(views):
         members = [m for m in range(3) if m not in {m for ms, _ in failures for m in ms}]
         answers: list[Labelled] = list(
-            panel([[view] * 3], members, lambda ms, error: failures.append((list(ms), str(error))))
+            panel([dict.fromkeys(range(3), view)], members, lambda ms, error: failures.append((list(ms), str(error))))
         )
         assert [a.member for a in answers] == ([0, 1, 2] if i == 0 else [0, 2])
         for answer in answers:
@@ -190,13 +190,13 @@ def test_a_member_that_fails_leaves_the_others_alone(build, views):
 
 def test_a_failure_may_end_it_all(build, views):
     with pytest.raises(ValueError, match='too narrow'):
-        list(Panel([build(Failing(), **WHOLE)])([[views[1]]], [0], never))
+        list(Panel([build(Failing(), **WHOLE)])([{0: views[1]}], [0], never))
 
 
 def test_members_that_get_another_picture_share_nothing(build, views):
     one, other = views[0], View(views[0].image + 1, views[0].size)
     pipelines = [build('naclip', pamr_steps=1, **SLIDE)] * 2
-    answers = {a.member: a.labels for a in Panel(pipelines)([[one, other]], [0, 1], never)}
+    answers = {a.member: a.labels for a in Panel(pipelines)([{0: one, 1: other}], [0, 1], never)}
     for m, view in enumerate((one, other)):
         assert torch.equal(answers[m], pipelines[m](view.image, view.size)[0])
 

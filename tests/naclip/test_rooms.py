@@ -40,6 +40,7 @@ ALLOWED = {
         'pictures',
         'protocols',
         'reports',
+        'runs',
         'shapes',
         'walk',
     },
