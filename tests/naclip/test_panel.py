@@ -70,7 +70,9 @@ def views() -> list[View]:
 
 def said(pipelines: Sequence[Pipeline], views: Sequence[View]) -> dict[tuple[int, int], torch.Tensor]:
     """What a panel says, by member and picture; nothing twice."""
-    answers = list(Panel(pipelines)([dict.fromkeys(range(len(pipelines)), view) for view in views], range(len(pipelines)), never))
+    answers = list(
+        Panel(pipelines)([dict.fromkeys(range(len(pipelines)), view) for view in views], range(len(pipelines)), never)
+    )
     found = {(answer.member, answer.picture): answer.labels for answer in answers}
     assert len(found) == len(answers) == len(pipelines) * len(views)
     return found

@@ -28,7 +28,7 @@ def runner_of(count: int) -> SimpleNamespace:
 def sample(tmp_path: Path) -> SegDataSample:
     picture = np.random.RandomState(0).randint(0, 256, (3, 5, 3)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / 'x.png')
-    sample = SegDataSample(metainfo={'img_path': str(tmp_path / 'x.png')})
+    sample = SegDataSample(metainfo={'img_path': str(tmp_path / 'x.png'), 'run': 1})
     truth = torch.zeros(1, 3, 5, dtype=torch.uint8)
     truth[0, 0] = 255
     sample.gt_sem_seg = PixelData(data=truth)
@@ -36,10 +36,17 @@ def sample(tmp_path: Path) -> SegDataSample:
     return sample
 
 
+def of_another_run(sample: SegDataSample) -> SegDataSample:
+    other = sample.clone()
+    other.set_metainfo({'run': 0})
+    other.pred_sem_seg = PixelData(data=torch.zeros(1, 3, 5, dtype=torch.int64))
+    return other
+
+
 def test_panel_shows_picture_truth_and_prediction(sample: SegDataSample, tmp_path: Path):
-    hook = SideBySideHook(str(tmp_path / 'new' / 'show'))
+    hook = SideBySideHook(str(tmp_path / 'new' / 'show'), 1, PALETTE)
     hook.before_test(runner_of(1))
-    hook.after_test_iter(runner_of(1), 0, outputs=[sample])
+    hook.after_test_iter(runner_of(1), 0, outputs=[of_another_run(sample), sample])
     with Image.open(tmp_path / 'new' / 'show' / 'x.png') as file:
         panel = np.asarray(file)
     with Image.open(sample.img_path) as file:
@@ -53,9 +60,9 @@ def test_panel_shows_picture_truth_and_prediction(sample: SegDataSample, tmp_pat
 
 def test_grey_picture_becomes_a_panel_too(sample: SegDataSample, tmp_path: Path):
     Image.fromarray(np.full((3, 5), 77, np.uint8)).save(tmp_path / 'x.png')
-    hook = SideBySideHook(str(tmp_path / 'show'))
+    hook = SideBySideHook(str(tmp_path / 'show'), 1, PALETTE)
     hook.before_test(runner_of(1))
-    hook.after_test_iter(runner_of(1), 0, outputs=[sample])
+    hook.after_test_iter(runner_of(1), 0, outputs=[of_another_run(sample), sample])
     with Image.open(tmp_path / 'show' / 'x.png') as file:
         assert (np.asarray(file)[:, :5] == 77).all()
 
@@ -64,8 +71,9 @@ def test_progress_bar_counts_pictures(capsys: pytest.CaptureFixture):
     hook, runner = ProgressBarHook(), runner_of(3)
     hook.close()  # before it was opened: nothing to do
     hook.before_test_epoch(runner)
-    for outputs in (['a', 'b'], ['c']):
-        hook.after_test_iter(runner, 0, outputs=outputs)
+    for batch in (['a', 'b'], ['c']):
+        hook.before_test_iter(runner, 0, data_batch=batch)
+        hook.after_test_iter(runner, 0, data_batch=batch)
     hook.after_test_epoch(runner)
     assert '3/3' in capsys.readouterr().err
     assert hook.seconds > 0
@@ -76,16 +84,15 @@ def test_progress_bar_never_passes_the_total(capsys: pytest.CaptureFixture, monk
     hook, runner = ProgressBarHook(), runner_of(3)
     hook.before_test_epoch(runner)
     for _ in range(2):
-        hook.after_test_iter(runner, 0, outputs=['x'])
+        hook.after_test_iter(runner, 0, data_batch=['x'])
     hook.after_test_epoch(runner)
     assert '3/3' in capsys.readouterr().err
 
 
 def test_progress_bar_starts_at_what_is_done(capsys: pytest.CaptureFixture):
-    hook, runner = ProgressBarHook(), runner_of(3)
-    hook.done = 7
+    hook, runner = ProgressBarHook(done=7), runner_of(3)
     hook.before_test_epoch(runner)
-    hook.after_test_iter(runner, 0, outputs=['x'])
+    hook.after_test_iter(runner, 0, data_batch=['x'])
     hook.close()
     printed = capsys.readouterr().err
     assert '7/10' in printed

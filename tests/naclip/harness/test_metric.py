@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
 
-from naclip.harness.metric import PixelCountIoUMetric
+from naclip.harness.metric import PixelCountIoUMetric, RunsEvaluator
 from naclip.runs.journal import Journal, confusion_matrix, pixel_counts, read_journal
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -60,11 +62,11 @@ def test_counts_and_scores_are_those_of_a_confusion_matrix(metric: PixelCountIoU
 
 
 def test_counts_past_what_float32_can_count(metric: PixelCountIoUMetric):
-    many = torch.tensor([2.0**24, 0, 0, 0])
-    one = torch.tensor([1.0, 0, 0, 0])
-    metric.compute_metrics([(area,) * 4 for area in (many, one, one)])
+    many, one = np.array([[0, 0, 2**24]]), np.array([[0, 0, 1]])
+    metric.compute_metrics([many, one, one])
     assert metric.counts.label[0] == 2**24 + 2
-    assert float(sum([many, one, one])[0]) == 2**24  # what MMSegmentation's own sum makes of it
+    as_theirs = [torch.tensor([float(cells[0, 2]), 0, 0, 0]) for cells in (many, one, one)]
+    assert float(sum(as_theirs)[0]) == 2**24  # what MMSegmentation's own sum makes of it
 
 
 def test_scores_equal_mmsegmentation(metric: PixelCountIoUMetric):
@@ -115,18 +117,53 @@ def test_a_part_from_the_journal_and_the_rest_make_the_whole(metric: PixelCountI
         pred, label = torch.randint(0, 4, (2, 6, 7), generator=generator)
         label[torch.rand(6, 7, generator=generator) < 0.2] = 255
         samples.append(sample(pred, label.byte()) | {'img_path': f'/data/img/{i}.jpg'})
-    metric.journal, metric.data_root = Journal(tmp_path, 1, 0), '/data'
     metric.process({}, samples)
     whole = metric.evaluate(size=5)
-    records, _ = read_journal(tmp_path)
-    assert list(records) == [f'img/{i}.jpg' for i in range(5)]
-    assert pixel_counts(confusion_matrix((record.cells for record in records.values()), 4)) == metric.counts
 
-    for done in range(5):
-        rest = PixelCountIoUMetric(iou_metrics=['mIoU'])
-        rest.dataset_meta = metric.dataset_meta
-        earlier = [record.cells for record in list(records.values())[:done]]
-        rest.earlier = (pixel_counts(confusion_matrix(earlier, 4)), done)
-        rest.process({}, samples[done:])
-        assert rest.evaluate(size=5 - done) == whole
-        assert (rest.images, rest.counts, rest.scores) == (5, metric.counts, metric.scores)
+    first, rest = Journal(tmp_path, 1, 0), Journal(tmp_path, 2, 0)
+    for done, journal in ((samples[:2], first), (samples[2:], rest)):
+        part = PixelCountIoUMetric(iou_metrics=['mIoU'])
+        part.dataset_meta, part.data_root = metric.dataset_meta, '/data'
+        part.journal, part.journal_folder = journal, tmp_path
+        part.pictures = [f'img/{i}.jpg' for i in range(5)]
+        part.process({}, done)
+        scores = part.evaluate(size=len(done))
+    assert scores == whole
+    assert (part.images, part.counts, part.scores) == (5, metric.counts, metric.scores)
+    records, _ = read_journal(tmp_path)
+    assert list(records) == list(part.cells) == part.pictures
+    assert pixel_counts(confusion_matrix(part.cells.values(), 4)) == metric.counts
+
+
+class Reported(list):
+    """What was told of runs that fail."""
+
+    def __call__(self, runs: list[int], error: Exception) -> None:
+        self.append((runs, str(error)))
+
+
+def test_each_run_counts_its_own_samples():
+    generator = torch.Generator().manual_seed(3)
+    label = torch.randint(0, 4, (1, 6, 7), generator=generator)
+    metrics = [PixelCountIoUMetric(iou_metrics=['mIoU'], ignore_index=i) for i in (255, 3, 255)]
+    for metric, classes in zip(metrics, (CLASSES, CLASSES, CLASSES[:2]), strict=True):
+        metric.dataset_meta = {'classes': classes}
+    failed = Reported()
+    evaluator = RunsEvaluator(metrics, ['one', 'other', 'small'], failed)
+    evaluator.dataset_meta = {'classes': ['nobody asks']}
+    predictions = torch.randint(0, 4, (2, 1, 6, 7), generator=generator)
+    truth = PixelData(data=label)
+    samples = []
+    for run, pred in enumerate([*predictions, torch.zeros_like(label)]):
+        meta = {'run': run, 'img_path': 'a.jpg', 'seg_map_path': 'a.png'}
+        samples.append(SegDataSample(metainfo=meta, gt_sem_seg=truth, pred_sem_seg=PixelData(data=pred)))
+    evaluator.process(samples, [])
+    for metric, pred in zip(metrics[:2], predictions, strict=True):
+        kept = label != metric.ignore_index
+        for k in range(4):
+            assert metric.results[0][metric.results[0][:, 1] == k, 2].sum() == (pred[kept] == k).sum()
+    ((runs, told),) = failed
+    assert runs == [2]
+    assert told.startswith('a.png has label values [2, 3], expected 0 to 1')
+    scores = RunsEvaluator(metrics[:2], ['one', 'other'], failed).evaluate(1)
+    assert set(scores) == {f'{name}/{key}' for name in ('one', 'other') for key in ('mIoU', 'aAcc', 'mAcc')}
