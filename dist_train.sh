@@ -3,8 +3,7 @@
 #
 #   GPUS=8 bash dist_train.sh CONFIG [tools/train.py options]
 #
-# GPUS: processes on this machine (default: its GPUs, or 1). With --device cpu the processes share the CPU.
-# NNODES, NODE_RANK, MASTER_ADDR, PORT: for several machines (default: this one alone).
+# dist.sh says what GPUS and other variables do.
 set -euo pipefail
 
 if (($# < 1)); then
@@ -12,12 +11,4 @@ if (($# < 1)); then
     exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-python=${PYTHON:-python}
-gpus=${GPUS:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
-if ((gpus < 1)); then gpus=1; fi
-
-exec "$python" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
-    "$here/tools/train.py" "$1" --launcher pytorch "${@:2}"
+exec bash "$here/dist.sh" "$here/tools/train.py" "$1" --launcher pytorch "${@:2}"

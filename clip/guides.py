@@ -23,37 +23,17 @@ from clip.model import (
     Resample,
     count_layers,
     fill,
+    normal,
     resample_by_scale,
     resample_by_size_antialiased,
 )
-from clip.weights import DEFAULT_DOWNLOAD_ROOT, Checkpoint, Release, download, read_checkpoint
+from clip.releases import BUNDLED_GUIDES, DEFAULT_DOWNLOAD_ROOT, GUIDES, available_guides
+from clip.weights import Checkpoint, download, read_checkpoint
 
 EPSILON = 1e-6  # of the LayerNorms
 # Per-channel statistics of the guides' training pictures, RGB in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 logger = logging.getLogger(__name__)
-
-
-def _published(path: str) -> Release:
-    """A file that its publisher gives no SHA-256 of."""
-    return Release(f'https://dl.fbaipublicfiles.com/{path}', None)
-
-
-GUIDES: Mapping[str, Release] = {
-    'dino_vits16': _published('dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth'),
-    'dino_vits8': _published('dino/dino_deitsmall8_pretrain/dino_deitsmall8_pretrain.pth'),
-    'dino_vitb16': _published('dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth'),
-    'dino_vitb8': _published('dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth'),
-    'dinov2_vits14': _published('dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth'),
-    'dinov2_vits14_reg': _published('dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth'),
-    'dinov2_vitb14': _published('dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth'),
-    'dinov2_vitb14_reg': _published('dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth'),
-    'dinov2_vitl14': _published('dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth'),
-    'dinov2_vitl14_reg': _published('dinov2/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth'),
-}
-BUNDLED_GUIDES: Mapping[str, Path] = {
-    'shapes': Path(__file__).with_name('shapes_guide.safetensors'),  # see tools/train_shapes_guide.py
-}
 
 
 class GuideAttention(nn.Module):
@@ -156,10 +136,10 @@ class Guide(nn.Module):
         # DINOv2 changed how it resamples for the towers with registers only.
         self.resample: Resample = resample_by_size_antialiased if registers else resample_by_scale
         self.patch_embed = PatchEmbed(sizes.patch_size, width)
-        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, sizes.native_grid**2 + 1, width))
+        self.cls_token = normal(1, 1, width, std=0.02)
+        self.pos_embed = normal(1, sizes.native_grid**2 + 1, width, std=0.02)
         if registers:
-            self.register_tokens = nn.Parameter(0.02 * torch.randn(1, registers, width))
+            self.register_tokens = normal(1, registers, width, std=0.02)
         if registers is not None:
             self.mask_token = nn.Parameter(torch.zeros(1, width))  # for training only
         self.blocks = nn.ModuleList(GuideBlock(width, registers is not None) for _ in range(sizes.depth))
@@ -220,11 +200,6 @@ class Guide(nn.Module):
             if isinstance(module, LayerNorm):
                 module.float()
         return self
-
-
-def available_guides() -> list[str]:
-    """The names that `load_guide` knows."""
-    return [*GUIDES, *BUNDLED_GUIDES]
 
 
 def build_guide(state_dict: Mapping[str, Tensor]) -> Guide:

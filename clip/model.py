@@ -8,6 +8,7 @@ Shapes: B pictures or texts; H, W pixels; h, w patch grid; N tokens (1 + h*w in 
 first); D tower width; C joint width; d head width.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -17,6 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.form import OPENAI, Form
+
+
+def normal(*shape: int, std: float) -> nn.Parameter:
+    """A parameter that is drawn at random; on the meta device, where models get their weights later, only shaped.
+
+    (Arithmetic there has PyTorch import its compiler, which takes seconds.)
+    """
+    drawn = torch.randn(shape)
+    return nn.Parameter(drawn if drawn.is_meta else std * drawn)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -169,12 +179,12 @@ class VisionTransformer(nn.Module):
         self.native_grid = input_resolution // patch_size
         self.conv1 = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
         scale = width**-0.5
-        self.class_embedding = nn.Parameter(scale * torch.randn(width))
-        self.positional_embedding = nn.Parameter(scale * torch.randn(self.native_grid**2 + 1, width))
+        self.class_embedding = normal(width, std=scale)
+        self.positional_embedding = normal(self.native_grid**2 + 1, width, std=scale)
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, layers, form.head_width, mlp_width or 4 * width, form.activation)
         self.ln_post = LayerNorm(width)
-        self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
+        self.proj = normal(width, output_dim, std=scale)
 
     @property
     def title(self) -> str:
@@ -273,11 +283,13 @@ class CLIP(nn.Module):
             transformer_mlp_width or 4 * transformer_width,
             form.text_activation,
         )
-        self.token_embedding = nn.Embedding(vocab_size, transformer_width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context_length, transformer_width))
+        self.token_embedding = nn.Embedding.from_pretrained(
+            normal(vocab_size, transformer_width, std=1.0), freeze=False
+        )
+        self.positional_embedding = normal(context_length, transformer_width, std=0.01)
         self.ln_final = LayerNorm(transformer_width)
-        self.text_projection = nn.Parameter(transformer_width**-0.5 * torch.randn(transformer_width, embed_dim))
-        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.text_projection = normal(transformer_width, embed_dim, std=transformer_width**-0.5)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,6 +14,7 @@ from clip.convnext import has_convnext
 from clip.form import ACTIVATIONS, OPENAI, Form, Statement
 from clip.layouts import openai_layout
 from clip.model import sizes_of
+from clip.releases import FOLDER, HINT, HUB
 from clip.statements import (
     check_sizes,
     given_form,
@@ -23,9 +24,6 @@ from clip.statements import (
     statement_in,
 )
 from clip.weights import Checkpoint, Release, available_models, download, read_checkpoint
-
-FOLDER, HUB = 'local-dir:', 'hf-hub:'
-HINT = 'FILE, local-dir:PATH, hf-hub:ORG/NAME, or NAME/TAG of OpenCLIP'
 
 
 def open_checkpoint(

@@ -20,39 +20,27 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip.form import Statement
+from clip.releases import BUNDLED, DEFAULT_DOWNLOAD_ROOT, RELEASES, Release, available_models
 from clip.torchscript import read_torchscript
+
+__all__ = [
+    'BUNDLED',
+    'DEFAULT_DOWNLOAD_ROOT',
+    'RELEASES',
+    'Checkpoint',
+    'Release',
+    'available_models',
+    'download',
+    'file_sha256',
+    'known_words',
+    'read_checkpoint',
+]
 
 CHUNK = 1 << 20  # bytes read at a time when downloading or hashing
 
 
-@dataclass(frozen=True)
-class Release:
-    """A published checkpoint: where it is, and the SHA-256 of the file, or its first digits, as far as known."""
-
-    url: str
-    sha256: str | None
-
-    @property
-    def file_name(self) -> str:
-        return self.url.rsplit('/', 1)[-1]
-
-
-def _openai(sha256: str, file_name: str) -> Release:
-    return Release(f'https://openaipublic.azureedge.net/clip/models/{sha256}/{file_name}', sha256)
-
-
-RELEASES: Mapping[str, Release] = {
-    'ViT-B/32': _openai('40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af', 'ViT-B-32.pt'),
-    'ViT-B/16': _openai('5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f', 'ViT-B-16.pt'),
-    'ViT-L/14': _openai('b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836', 'ViT-L-14.pt'),
-    'ViT-L/14@336px': _openai('3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02', 'ViT-L-14-336px.pt'),
-}
-BUNDLED: Mapping[str, Path] = {
-    'shapes': Path(__file__).with_name('shapes.safetensors'),  # see tools/train_shapes_clip.py
-}
 # Where a detectron2 checkpoint of PixelCLIP keeps the CLIP that it trained, among teacher, head and prompts.
 PIXELCLIP_PREFIX = 'sem_seg_head.predictor.clip_model.'
-DEFAULT_DOWNLOAD_ROOT = Path('~/.cache/clip')
 
 
 @dataclass(frozen=True)
@@ -65,11 +53,6 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     pixelclip: bool = False  # whether it was the CLIP in a checkpoint of PixelCLIP's training
     statement: Statement | None = None  # what the weights do not tell; None where nobody has looked
-
-
-def available_models() -> list[str]:
-    """The names that `clip.load` knows."""
-    return [*RELEASES, *BUNDLED]
 
 
 def download(release: Release, root: Path) -> Path:

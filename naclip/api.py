@@ -65,7 +65,9 @@ class Segmentation:
     @cached_property
     def shares(self) -> np.ndarray:
         """The share of the picture's area that each class has (K,)."""
-        return np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+        # In bands: counting takes 8 bytes a pixel.
+        bands = np.array_split(self.labels, min(-(-8 * self.labels.size // BAND_BYTES), len(self.labels)))
+        return sum(np.bincount(band.ravel(), minlength=len(self.names)) for band in bands) / self.labels.size
 
     @cached_property
     def highest_score(self) -> float:
@@ -201,7 +203,7 @@ class PreparedSegmenter:
             labels = enlarge(labels, scores, size, self.pipeline)
         return Segmentation(
             picture,
-            labels[0, 0].cpu().numpy().astype(np.uint8 if len(vocabulary) <= 256 else np.uint16),
+            labels[0, 0].cpu().numpy().astype(np.uint8 if len(vocabulary) <= 256 else np.uint16, copy=False),
             display_names(vocabulary, self.has_background),
             scores[0].cpu().numpy(),
             self.has_background,
@@ -370,10 +372,13 @@ def enlarge(labels: Tensor, scores: Tensor, size: tuple[int, int], pipeline: Pip
     """Labels (1, 1, H, W) of a larger size, from labels (1, 1, h, w) and scores (1, K, h, w), in bands of rows.
 
     The scores are enlarged (bilinear) and decided on anew. Labels that were voted on are enlarged themselves (nearest).
+    A label takes one byte, where that is enough.
     """
+    small = scores.shape[1] <= 256
     if pipeline.method.votes or pipeline.method.needs_regions:
-        return F.interpolate(labels.float(), size, mode='nearest-exact').long()
-    result = labels.new_empty(1, 1, *size)
+        enlarged = F.interpolate(labels.byte() if small else labels.float(), size, mode='nearest-exact')
+        return enlarged if small else enlarged.int()
+    result = labels.new_empty(1, 1, *size, dtype=torch.uint8 if small else torch.int32)
     # The source row of each row, between two rows of the scores.
     rows = ((torch.arange(size[0], device=scores.device) + 0.5) * scores.shape[2] / size[0] - 0.5).clamp(min=0)
     rows_of_band = max(BAND_BYTES // (4 * scores.shape[1] * size[1]), 1)

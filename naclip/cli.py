@@ -2,8 +2,14 @@
 
 import argparse
 import ast
-from collections.abc import Sequence
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+METHODS_HINT = 'a name: see naclip ls methods; or FILE.py:NAME, one of your own'
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -25,6 +31,29 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     unknown = 'of a checkpoint file whose source cannot be told'
     parser.add_argument('--activation', choices=('quick_gelu', 'gelu'), help=unknown)
     parser.add_argument('--head-width', type=positive, metavar='N', help=f"of the image tower's heads; {unknown}")
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the pictures that a tool goes through."""
+    parser.add_argument('pictures', nargs='+', type=Path, metavar='PICTURES', help='pictures, or folders of pictures')
+
+
+def answer(prog: str, run: Callable[[], object]) -> int:
+    """Run a command; returns the exit code, its own if it is a number.
+
+    What its user can mend costs one line; a traceback is only for who asks for it by NACLIP_TRACEBACK.
+    """
+    logging.basicConfig(format='%(levelname)s: %(message)s')
+    try:
+        code = run()
+    except (ValueError, OSError, FloatingPointError) as error:
+        if 'NACLIP_TRACEBACK' in os.environ:
+            raise
+        # A data-loading worker's error arrives with its traceback; the message is the last line.
+        message = str(error).strip().splitlines() or [type(error).__name__]
+        print(f'{prog}: {message[-1].removeprefix(f"{type(error).__name__}: ")}', file=sys.stderr)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def parse_constants(items: Sequence[str]) -> dict[str, object]:

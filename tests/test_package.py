@@ -64,6 +64,8 @@ def test_every_command_tells_its_options(name: str, capsys: pytest.CaptureFixtur
     [
         (['eval', '--config', 'cfg_vco21.py', '--device', 'cpu'], 'naclip eval: config cfg_vco21.py does not exist'),
         (['report', 'nowhere'], 'naclip report: '),
+        (['score', '--config', 'voc21', '--predictions', 'x', '--method-name', ' '], 'naclip score: --method-name is'),
+        (['train', 'nowhere.py'], 'naclip train: '),
         (['segment', 'nowhere.jpg', '--classes', 'a; b', '--backbone', 'shapes'], 'naclip segment: '),
     ],
 )

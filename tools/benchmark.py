@@ -17,6 +17,40 @@ from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from clip.releases import DTYPE_NAMES, HINT, available_models
+from naclip.cli import OneLineParser, add_form, positive
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(description='Time a prediction stage by stage, against a literal pipeline.')
+    add = parser.add_argument
+    add('--config', default='configs/cfg_context59.py', help='default: %(default)s')
+    add('--backbone', default='random', help=f'random (ViT-B/16), one of {", ".join(available_models())}, or {HINT}')
+    add_form(parser)
+    add(
+        '--size',
+        type=positive,
+        nargs=2,
+        default=(375, 500),
+        metavar=('H', 'W'),
+        help='of the picture; default: 375 500',
+    )
+    add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
+    add('--dtype', choices=('auto', *DTYPE_NAMES), default='auto', help='of the towers')
+    add('--rounds', type=positive, default=3, help='default: %(default)s')
+    add('--maps', type=positive, nargs='*', default=(21, 55, 171), help='PAMR alone, at these numbers of maps')
+    add('--methods', nargs='*', metavar='NAME', help='cost of these methods beside clip; without names: of all')
+    add('--prompts', type=positive, default=160, help='to time the text tower with; default: %(default)s')
+    add('--no-literal', action='store_true', help='skip the literal pipeline')
+    add('--json', type=Path, metavar='FILE', help='write everything there')
+    add('--sweep', type=Path, metavar='PNG', help='plot cost against pixels and names')
+    return parser
+
+
+if __name__ == '__main__':
+    build_parser().parse_args()  # --help and wrong options are answered before the imports that take seconds
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,12 +58,9 @@ from PIL import Image
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from clip import available_models, load, resolve_dtype, tokenize
+from clip import load, resolve_device, resolve_dtype, tokenize
 from clip.guides import Guide, GuideSizes
 from clip.model import CLIP
-from clip.sources import HINT
-from naclip.cli import OneLineParser, add_form, positive
 from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
 from naclip.methods import find_method, for_tower, method_names
 from naclip.methods.guide_of import guide_of
@@ -410,31 +441,8 @@ def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = OneLineParser(description='Time a prediction stage by stage, against a literal pipeline.')
-    add = parser.add_argument
-    add('--config', default='configs/cfg_context59.py', help='default: %(default)s')
-    add('--backbone', default='random', help=f'random (ViT-B/16), one of {", ".join(available_models())}, or {HINT}')
-    add_form(parser)
-    add(
-        '--size',
-        type=positive,
-        nargs=2,
-        default=(375, 500),
-        metavar=('H', 'W'),
-        help='of the picture; default: 375 500',
-    )
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
-    add('--dtype', choices=('auto', 'float32', 'float16', 'bfloat16'), default='auto', help='of the towers')
-    add('--rounds', type=positive, default=3, help='default: %(default)s')
-    add('--maps', type=positive, nargs='*', default=(21, 55, 171), help='PAMR alone, at these numbers of maps')
-    add('--methods', nargs='*', metavar='NAME', help='cost of these methods beside clip; without names: of all')
-    add('--prompts', type=positive, default=160, help='to time the text tower with; default: %(default)s')
-    add('--no-literal', action='store_true', help='skip the literal pipeline')
-    add('--json', type=Path, metavar='FILE', help='write everything there')
-    add('--sweep', type=Path, metavar='PNG', help='plot cost against pixels and names')
-    options = parser.parse_args(argv)
-
-    device, size = torch.device(options.device), tuple(options.size)
+    options = build_parser().parse_args(argv)
+    device, size = resolve_device(options.device), tuple(options.size)
     with torch.inference_mode():
         pipeline = build_pipeline(options, device)
         shape = input_size(options.config, size)

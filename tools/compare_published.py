@@ -1,13 +1,12 @@
 """Print results.json files beside the published numbers: compare_published.py WORK_DIR BENCHMARK..."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from naclip.reports.published import published_miou
+from naclip.cli import OneLineParser
 
 HEADER = ('benchmark', 'pictures', 'mIoU', 'published', 'difference', 'note')
 
@@ -17,6 +16,8 @@ def row(work_dir: Path, benchmark: str, without: Sequence[str] = ()) -> tuple[st
     path = work_dir / benchmark / 'results.json'
     if benchmark in without or not path.is_file():
         return (benchmark, '-', '-', '-', '-', 'not evaluated')
+    from naclip.reports.published import published_miou  # takes seconds: only once the options are known to be good
+
     record = json.loads(path.read_text(encoding='utf-8'))
     miou = record['metrics']['mIoU']
     published, note = published_miou(record)
@@ -25,7 +26,7 @@ def row(work_dir: Path, benchmark: str, without: Sequence[str] = ()) -> tuple[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneLineParser(description=__doc__)
     parser.add_argument('work_dir', type=Path, help='has a folder a benchmark, with results.json')
     parser.add_argument('benchmarks', nargs='+')
     parser.add_argument('--without', nargs='+', default=[], metavar='BENCHMARK', help='was not evaluated this time')

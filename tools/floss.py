@@ -6,36 +6,34 @@ hears, for each class, the four templates that are surest of it.
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from clip import DTYPES
-from naclip.cli import OneLineParser, positive
+from clip.releases import DTYPE_NAMES
+from naclip.cli import OneLineParser, add_pictures, answer, positive
 from naclip.files import written_whole
-from naclip.floss import check_floss, rank_templates, ranking_record
-from naclip.pictures.picture import network_input, read_picture
-from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from tools.segment import find_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('pictures', nargs='+', type=Path, metavar='PICTURES', help='pictures, or folders of pictures')
+    add_pictures(parser)
     add('--config', required=True, help='benchmark: a configs/cfg_*.py; its classes are ranked')
     add('--method', default='naclip', metavar='NAME', help='default: %(default)s')
     add('--backbone', help='default: the config')
-    add('--templates', default=DEFAULT_TEMPLATES, metavar='FILE', help='default: the 80 of CLIP')
+    add('--templates', metavar='FILE', help='default: the 80 of CLIP')
     add('--limit', type=positive, metavar='N', help='the first N pictures only')
     add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
-    add('--dtype', choices=('auto', *DTYPES), default='auto', help='default: float16 on CUDA, else float32')
+    add('--dtype', choices=('auto', *DTYPE_NAMES), default='auto', help='default: float16 on CUDA, else float32')
     add('-o', '--out', type=Path, required=True, metavar='FILE')
     return parser
 
@@ -46,21 +44,29 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: something that cannot be used; says which and why.
     """
+    # These take seconds: only once the options are known to be good.
+    import torch
+
+    from naclip.floss import check_floss, rank_templates, ranking_record
     from naclip.harness import configuration
     from naclip.harness.segmentor import NACLIP
+    from naclip.pictures.picture import network_input, read_picture
+    from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
+
+    templates = options.templates or DEFAULT_TEMPLATES
 
     benchmark = configuration.benchmark_name(options.config)
     config = configuration.load_config(options.config)
     check_floss(configuration.apply_method(config, options.method))
     configuration.apply_protocol(config, 'floss', benchmark)
     arguments = {key: value for key, value in config.model.items() if key != 'type'}
-    arguments |= {'device': options.device, 'dtype': options.dtype, 'templates': options.templates}
+    arguments |= {'device': options.device, 'dtype': options.dtype, 'templates': templates}
     arguments |= {'name_path': configuration.resolve_file(config.model.name_path)}
     arguments |= {'clip_path': options.backbone} if options.backbone else {}
     pictures = find_pictures(options.pictures)[0][: options.limit]
     segmentor = NACLIP(**arguments)
     pipeline = segmentor.pipeline
-    texts = read_templates(options.templates)
+    texts = read_templates(templates)
     queries = (*pipeline.vocabulary.queries, *pipeline.method.companions)
     sha256, cache = segmentor.checkpoint.sha256, config.model.get('cache_dir')
     features = [
@@ -69,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     step = configuration.find_step(config, 'Resize')
 
-    def seen() -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    def seen() -> Iterator[tuple['Tensor', tuple[int, int]]]:
         for path in tqdm(pictures, unit='picture'):
             picture = read_picture(path)
             size = (picture.height, picture.width)
@@ -95,14 +101,9 @@ def fitting(size: tuple[int, int], scale: Sequence[int]) -> tuple[int, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s')
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        print(f'floss.py: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return answer('floss.py', lambda: run(options))
 
 
 if __name__ == '__main__':

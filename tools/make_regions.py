@@ -6,7 +6,6 @@ an `instance_mask` (H, W), ids from 1, under the picture's stem. What is there a
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from naclip.cli import OneLineParser, positive
+from naclip.cli import OneLineParser, add_pictures, answer, positive
 from naclip.files import written_whole
-from naclip.pictures.picture import read_picture
-from naclip.walk.masks import KEY, read_mask
 from tools.segment import find_pictures
 
 SLIC_COMPACTNESS, SLIC_SIGMA = 10.0, 1.0
@@ -50,6 +47,8 @@ MAKERS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 def usable(path: Path, size: tuple[int, int]) -> bool:
     """Whether a mask of that size is there."""
+    from naclip.walk.masks import read_mask
+
     try:
         return path.is_file() and tuple(read_mask(path).shape) == size
     except ValueError:  # damaged: it is made again
@@ -59,7 +58,7 @@ def usable(path: Path, size: tuple[int, int]) -> bool:
 def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('pictures', nargs='+', type=Path, metavar='PICTURES', help='pictures, or folders of pictures')
+    add_pictures(parser)
     add('--kind', choices=MAKERS, default='felzenszwalb', help='default: %(default)s')
     add('--count', type=positive, default=60, help='about so many regions a picture; default: %(default)s')
     add('-o', '--out', type=Path, required=True, metavar='DIR')
@@ -76,6 +75,10 @@ def run(options: argparse.Namespace) -> None:
         import skimage.segmentation  # noqa: F401
     except ImportError as error:
         raise ValueError(f'needs scikit-image ({error}): pip install scikit-image') from None
+    # These take seconds: only once the options are known to be good.
+    from naclip.pictures.picture import read_picture
+    from naclip.walk.masks import KEY
+
     pictures, _ = find_pictures(options.pictures)
     stems = [picture.stem for picture in pictures]
     twice = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else ()
@@ -98,14 +101,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s')
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        print(f'make_regions.py: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return answer('make_regions.py', lambda: run(options))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from naclip.methods import METHODS
+from naclip.cli import OneLineParser
 
 HEADER = (
     '`--method`',
@@ -19,6 +19,8 @@ HEADER = (
 
 def table() -> str:
     """A row a method, as Markdown."""
+    from naclip.methods import METHODS  # takes seconds: only once the options are known to be good
+
     rows = [HEADER, ['---'] * len(HEADER)]
     for method in METHODS:
         about = method.about
@@ -28,4 +30,5 @@ def table() -> str:
 
 
 if __name__ == '__main__':
+    OneLineParser(description=__doc__).parse_args()
     print(table())

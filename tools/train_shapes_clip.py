@@ -20,6 +20,28 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from clip.releases import BUNDLED
+from naclip.cli import OneLineParser, positive
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(description='Train the tiny CLIP of the embedded benchmark.')
+    add = parser.add_argument
+    add('--seed', type=int, default=1, help='of weights, pictures and captions; default: %(default)s')
+    add('--steps', type=positive, default=1500, help='default: %(default)s')
+    add('--batch', type=positive, default=128, help='pairs a step; default: %(default)s')
+    add('--pool', type=positive, default=12_000, help='different full-size pictures; default: %(default)s')
+    add('--learning-rate', type=float, default=2e-3, help='at its peak; default: %(default)s')
+    add('--watch', type=int, default=500, help='steps between reports on development pictures, 0: none')
+    add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
+    add('--out', type=Path, default=BUNDLED['shapes'], help='default: %(default)s')
+    return parser
+
+
+if __name__ == '__main__':
+    build_parser().parse_args()  # --help and wrong options are answered before the imports that take seconds
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,12 +50,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from clip import CONTEXT_LENGTH, MEAN, STD, tokenize
+from clip import CONTEXT_LENGTH, MEAN, STD, resolve_device, tokenize
 from clip.model import CLIP, ResidualAttentionBlock, VisionTransformer
 from clip.tokenizer import default_tokenizer
-from clip.weights import BUNDLED
-from naclip.cli import OneLineParser, positive
 from naclip.files import written_whole
 from naclip.methods import find_method
 from naclip.pipeline import Pipeline, Settings
@@ -292,20 +311,9 @@ def save(model: CLIP, path: Path, options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = OneLineParser(description='Train the tiny CLIP of the embedded benchmark.')
-    add = parser.add_argument
-    add('--seed', type=int, default=1, help='of weights, pictures and captions; default: %(default)s')
-    add('--steps', type=positive, default=1500, help='default: %(default)s')
-    add('--batch', type=positive, default=128, help='pairs a step; default: %(default)s')
-    add('--pool', type=positive, default=12_000, help='different full-size pictures; default: %(default)s')
-    add('--learning-rate', type=float, default=2e-3, help='at its peak; default: %(default)s')
-    add('--watch', type=int, default=500, help='steps between reports on development pictures, 0: none')
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
-    add('--out', type=Path, default=BUNDLED['shapes'], help='default: %(default)s')
-    options = parser.parse_args(argv)
-
+    options = build_parser().parse_args(argv)
     torch.manual_seed(options.seed)
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     model = CLIP(**SIZES, vocab_size=len(default_tokenizer().ids))
     mask = initialise(model)
     save(train(model.to(device), mask.to(device), options, device), options.out, options)

@@ -11,6 +11,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from clip.releases import BUNDLED_GUIDES
+from naclip.cli import OneLineParser, positive
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('-o', '--out', type=Path, default=BUNDLED_GUIDES['shapes'], metavar='FILE', help='default: %(default)s')
+    add('--steps', type=positive, default=300)
+    add('--batch', type=positive, default=16, help='pictures a step; default: %(default)s')
+    add('--pool', type=positive, default=1000, help='pictures that are drawn; default: %(default)s')
+    add('--learning-rate', type=float, default=2e-3)
+    add('--seed', type=int, default=0)
+    return parser
+
+
+if __name__ == '__main__':
+    build_parser().parse_args()  # --help and wrong options are answered before the imports that take seconds
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +39,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from clip.guides import BUNDLED_GUIDES, IMAGENET_MEAN, IMAGENET_STD, Guide, GuideSizes
-from naclip.cli import OneLineParser, positive
+from clip.guides import IMAGENET_MEAN, IMAGENET_STD, Guide, GuideSizes
 from naclip.files import written_whole
 from naclip.shapes import generator as shapes
 
@@ -126,15 +144,8 @@ def train(guide: Guide, options: argparse.Namespace) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add('-o', '--out', type=Path, default=BUNDLED_GUIDES['shapes'], metavar='FILE', help='default: %(default)s')
-    add('--steps', type=positive, default=300)
-    add('--batch', type=positive, default=16, help='pictures a step; default: %(default)s')
-    add('--pool', type=positive, default=1000, help='pictures that are drawn; default: %(default)s')
-    add('--learning-rate', type=float, default=2e-3)
-    add('--seed', type=int, default=0)
-    options = parser.parse_args(argv)
+    """Run from the command line; returns the exit code."""
+    options = build_parser().parse_args(argv)
     torch.manual_seed(options.seed)
     guide = Guide(SIZES)
     loss = train(guide, options)

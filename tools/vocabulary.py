@@ -1,20 +1,18 @@
 """Look over a class-name file: vocabulary.py FILE [--against OTHER] [--backbone NAME]"""
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from clip import available_models, load_checkpoint
-from clip.sources import HINT
-from clip.weights import known_words
-from naclip.cli import OneLineParser, add_form, positive
-from naclip.walk import wording
-from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
-from naclip.walk.vocabulary import Vocabulary, read_vocabulary, unknown_names
+from clip.releases import HINT, available_models
+from naclip.cli import OneLineParser, add_form, answer, positive
+
+if TYPE_CHECKING:
+    from naclip.walk.vocabulary import Vocabulary
 
 SHOWN = 10  # of anything there may be many of
 SEPARATORS = {',': 'synonyms by commas', ';': 'synonyms by semicolons'}
@@ -26,8 +24,10 @@ def some(items: Sequence[str]) -> str:
     return ', '.join(items[:SHOWN]) + more
 
 
-def look_over(vocabulary: Vocabulary, templates: Sequence[str]) -> Iterator[str]:
+def look_over(vocabulary: 'Vocabulary', templates: Sequence[str]) -> Iterator[str]:
     """Counts, and warnings of what may be a mistake, line by line."""
+    from naclip.walk import wording
+
     names, classes = vocabulary.names, vocabulary.classes
     several = len(names) > len(classes)
     yield (
@@ -63,8 +63,10 @@ def mean(tokens: dict[str, int]) -> float:
     return sum(tokens.values()) / len(tokens)
 
 
-def changes(vocabulary: Vocabulary, other: Vocabulary, path: Path) -> Iterator[str]:
+def changes(vocabulary: 'Vocabulary', other: 'Vocabulary', path: Path) -> Iterator[str]:
     """What is different from another vocabulary, line by line."""
+    from naclip.walk import wording
+
     difference = wording.compare(vocabulary, other)
     yield f'against {path}: {len(vocabulary)} classes, there {len(other)}'
     if len(vocabulary) != len(other):
@@ -83,8 +85,14 @@ def changes(vocabulary: Vocabulary, other: Vocabulary, path: Path) -> Iterator[s
         yield 'the same classes and names'
 
 
-def nearest(vocabulary: Vocabulary, templates: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+def nearest(vocabulary: 'Vocabulary', templates: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The names of different classes that a backbone finds most alike, line by line."""
+    from clip import load_checkpoint
+    from clip.weights import known_words
+    from naclip.walk import wording
+    from naclip.walk.text import cached_text_embeddings
+    from naclip.walk.vocabulary import unknown_names
+
     net, _, checkpoint = load_checkpoint(
         options.backbone, options.device, 'auto', options.download_root, options.activation, options.head_width
     )
@@ -110,26 +118,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--against', type=Path, metavar='OTHER', help='tell what is different from this class-name file')
     add('--backbone', help=f'compare text embeddings of one of {", ".join(available_models())}, or {HINT}')
     add_form(parser)
-    add('--templates', type=Path, default=DEFAULT_TEMPLATES, metavar='FILE', help='prompt templates')
+    add('--templates', type=Path, metavar='FILE', help='prompt templates; default: the 80 of CLIP')
     add('--top', type=positive, default=15, metavar='N', help='pairs of names shown; default: %(default)s')
     add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
     add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
     options = parser.parse_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s')
-    try:
-        vocabulary, templates = read_vocabulary(options.file), read_templates(options.templates)
-        for line in look_over(vocabulary, templates):
+    return answer('vocabulary.py', lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print what the options ask for.
+
+    Raises:
+        ValueError, OSError: something that cannot be used; says which and why.
+    """
+    # These take seconds: only once the options are known to be good.
+    from naclip.walk.text import DEFAULT_TEMPLATES, read_templates
+    from naclip.walk.vocabulary import read_vocabulary
+
+    vocabulary, templates = read_vocabulary(options.file), read_templates(options.templates or DEFAULT_TEMPLATES)
+    for line in look_over(vocabulary, templates):
+        print(line)
+    if options.against:
+        for line in changes(vocabulary, read_vocabulary(options.against), options.against):
             print(line)
-        if options.against:
-            for line in changes(vocabulary, read_vocabulary(options.against), options.against):
-                print(line)
-        if options.backbone:
-            for line in nearest(vocabulary, templates, options):
-                print(line)
-    except (ValueError, OSError) as error:
-        print(f'vocabulary.py: {error}', file=sys.stderr)
-        return 1
-    return 0
+    if options.backbone:
+        for line in nearest(vocabulary, templates, options):
+            print(line)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,8 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     'eval': Command('naclip.commands.evaluate', 'evaluate a segmentor on a benchmark, or on a folder of your own'),
     'segment': Command('naclip.commands.segment', 'segment pictures of your own with words of your own'),
+    'score': Command('naclip.commands.score', 'score label maps on disk, whatever made them, on a benchmark'),
+    'train': Command('naclip.commands.train', 'train PixelCLIP from pictures and masks without classes'),
     'report': Command('naclip.commands.report', 'tables, plots and a page of several runs'),
     'check': Command('naclip.commands.check', "tell what is wrong with benchmarks' data"),
     'ls': Command('naclip.commands.listing', 'list methods, benchmarks, protocols or backbones'),

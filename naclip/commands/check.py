@@ -8,14 +8,12 @@ is 0 only if no benchmark has an error; a warning leaves it 0.
 """
 
 import argparse
-import contextlib
-import io
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from naclip.cli import OneLineParser, positive
+from naclip.commands.imports import harness_imports
 from naclip.data.conversion import add_workers, run_parallel, run_script, spread
 from naclip.files import REPOSITORY
 
@@ -26,12 +24,10 @@ EIGHT = ('voc21', 'context60', 'coco_object', 'voc20', 'city_scapes', 'context59
 
 def check(benchmarks: Sequence[str], data_root: str | None, sample: int | None, workers: int) -> int:
     """Print a block for each benchmark and a summary; returns the exit code."""
-    # The OpenMMLab packages remark on optional parts that nothing here uses.
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-    with contextlib.redirect_stdout(io.StringIO()):  # these take seconds: only once the options are known to be good
+    with harness_imports():  # these take seconds: only once the options are known to be good
         from naclip.data import check as data_check
         from naclip.harness import configuration
-        from naclip.harness.evaluation import build_dataset, register_all_modules
+        from naclip.harness.datasets import build_dataset, register_all_modules
     register_all_modules(init_default_scope=True)
 
     reports, found = {}, {}
@@ -73,7 +69,7 @@ def check_own(options: argparse.Namespace) -> int:
     """
     from naclip.data import check as data_check
     from naclip.data.own import read_palette, scan_own_pair
-    from naclip.harness.evaluation import build_dataset, register_all_modules
+    from naclip.harness.datasets import build_dataset, register_all_modules
     from naclip.harness.own import own_benchmark_name, own_config
 
     register_all_modules(init_default_scope=True)

@@ -1,25 +1,18 @@
 """Evaluate a training-free open-vocabulary segmentor on a benchmark: --config configs/cfg_voc21.py"""
 
 import argparse
-import contextlib
-import io
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from clip import DTYPES, available_models
-from clip.guides import available_guides
-from clip.sources import HINT
-from naclip.cli import OneLineParser, add_form, positive
-from naclip.methods import method_names
-from naclip.methods.last_block import ARCHITECTURES
+from clip.releases import DTYPE_NAMES, HINT, available_guides, available_models
+from naclip.cli import METHODS_HINT, OneLineParser, add_form, positive
+from naclip.commands.imports import harness_imports
 from naclip.protocols import PROTOCOLS
 from naclip.runs.plan import expand, expand_file, placed
-from naclip.walk.attention import ATTENTION_FORMS
 
 OWN = ('labels', 'label_suffix', 'reduce_zero_label', 'ignore_index', 'palette', 'background')  # beside --images
 
@@ -53,15 +46,10 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     own.add_argument('--background', action='store_true', help='class 0 is background, and gets what is unsure (< 0.1)')
     add('--backbone', help=f'one of {", ".join(available_models())}, or {HINT}; default: the config')
     add_form(parser)
-    add(
-        '--method',
-        nargs='+',
-        metavar='NAME',
-        help=f"{', '.join(method_names())}, or FILE.py:NAME for one of your own; default: the config's",
-    )
+    add('--method', nargs='+', metavar='NAME', help=f"{METHODS_HINT}; default: the config's")
     add('--method-options', nargs='+', default=[], metavar='K=V', help='constants of the method, e.g. lr=0.4 temp=0.25')
-    add('--arch', nargs='+', choices=ARCHITECTURES, help='architecture of the last block; default: the method')
-    add('--attn', nargs='+', choices=ATTENTION_FORMS, help='attention of the last block; default: the method')
+    add('--arch', nargs='+', metavar='NAME', help='of the last block: see naclip ls architectures; default: the method')
+    add('--attn', nargs='+', metavar='NAME', help='of the last block: see naclip ls attentions; default: the method')
     add('--std', nargs='+', type=float, help='standard deviation of the Gaussian, in patches; default: the method')
     add(
         '--guide',
@@ -93,12 +81,17 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
     add('--device', type=device, default='auto', help='auto, cpu, cuda or cuda:INDEX')
-    add('--dtype', choices=('auto', *DTYPES), help='of the towers; auto, the default: float16 on CUDA, else float32')
+    add('--dtype', choices=('auto', *DTYPE_NAMES), help='of the towers; default: auto, float16 on CUDA, else float32')
     add('--limit', type=positive, metavar='N', help='evaluate the first N pictures only')
     add('--work-dir', metavar='DIR', help='where results.json and the logs go; default: work_dirs/<config>')
     add('--resume', action='store_true', help='go on where a killed run stopped; without it a run starts over')
     add('--save-confusion', action='store_true', help='write the confusion matrix to confusion.npy in the work dir')
     add('--per-image', action='store_true', help='write scores of every picture to per_image.csv in the work dir')
+    add(
+        '--save-predictions',
+        action='store_true',
+        help='write label maps to predictions/ in the work dir: tools/score.py',
+    )
     add('--show-dir', metavar='DIR', help='write picture, ground truth and prediction side by side here')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started')
     add('--cfg-options', nargs='+', default=[], metavar='K=V', help='override anything in the config; applied last')
@@ -172,13 +165,8 @@ def main(argv: Sequence[str] | None = None, prog: str = 'eval.py') -> int:
     if options.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before MMEngine looks which devices there are
     logging.basicConfig(format='%(levelname)s: %(message)s')
-    # The OpenMMLab packages remark on optional parts that nothing here uses.
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-    with contextlib.redirect_stdout(io.StringIO()):
-        from naclip.harness.evaluation import (  # takes seconds: only once the options are known to be good
-            evaluate_plan,
-            foresee,
-        )
+    with harness_imports():  # takes seconds: only once the options are known to be good
+        from naclip.harness.evaluation import evaluate_plan, foresee
 
     try:
         for run in plan:

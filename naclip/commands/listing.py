@@ -1,15 +1,17 @@
-"""What there is: methods, benchmarks, protocols and backbones, with where they come from and under which terms."""
+"""What there is: methods, benchmarks, protocols, backbones and guides, with where they come from and under which terms.
+
+Attentions and architectures are those of the last block, for methods that have these constants.
+"""
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from clip.weights import BUNDLED, RELEASES
+from clip.releases import BUNDLED, BUNDLED_GUIDES, GUIDES, RELEASES
 from naclip.cli import OneLineParser
-from naclip.data.check import OFFICIAL_COUNTS, SOURCES
 from naclip.files import REPOSITORY
-from naclip.methods import METHODS
 from naclip.names import unknown
 from naclip.protocols import PROTOCOLS
 
@@ -36,7 +38,12 @@ def benchmark_names() -> list[str]:
     return sorted(path.stem.removeprefix('cfg_') for path in (REPOSITORY / 'configs').glob('cfg_*.py'))
 
 
+# Imports within functions take seconds.
+
+
 def methods() -> Rows:
+    from naclip.methods import METHODS
+
     return [
         {
             'name': method.name,
@@ -51,6 +58,8 @@ def methods() -> Rows:
 
 
 def benchmarks() -> Rows:
+    from naclip.data.check import OFFICIAL_COUNTS, SOURCES
+
     return [
         {
             'name': name,
@@ -83,8 +92,32 @@ def backbones() -> Rows:
     return released + [{'name': name, 'source': 'comes with the toolkit', 'licence': OWN_LICENCE} for name in BUNDLED]
 
 
+def guides() -> Rows:
+    published = [{'name': name, 'source': guide.url, 'licence': None} for name, guide in GUIDES.items()]
+    return published + [
+        {'name': name, 'source': 'comes with the toolkit', 'licence': OWN_LICENCE} for name in BUNDLED_GUIDES
+    ]
+
+
+def attentions() -> Rows:
+    from naclip.walk.attention import ATTENTION_FORMS
+
+    return _described(ATTENTION_FORMS)
+
+
+def architectures() -> Rows:
+    from naclip.methods.last_block import ARCHITECTURES
+
+    return _described(ARCHITECTURES)
+
+
+def _described(functions: Mapping[str, Callable]) -> Rows:
+    return [{'name': name, 'is': inspect.getdoc(function).splitlines()[0]} for name, function in functions.items()]
+
+
 LISTS: Mapping[str, Callable[[], Rows]] = {
-    listing.__name__: listing for listing in (methods, benchmarks, protocols, backbones)
+    listing.__name__: listing
+    for listing in (methods, benchmarks, protocols, backbones, guides, attentions, architectures)
 }
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from naclip.cli import OneLineParser
 from naclip.files import folder_written_whole
-from naclip.reports.page import make_report, mious_markdown
-from naclip.reports.runs import find_runs
 
 FILES = {'report.md', 'report.html', 'table.csv', 'runs.csv', 'plots'}
 
@@ -31,6 +29,10 @@ def check_target(folder: Path) -> None:
 
 def print_table(work_dirs: Sequence[Path], prog: str) -> bool:
     """Print the overview only; returns whether everything that was found is in it."""
+    # These take seconds: only once the options are known to be good.
+    from naclip.reports.page import mious_markdown
+    from naclip.reports.runs import find_runs
+
     runs = find_runs(work_dirs)
     print(mious_markdown(runs))
     tell(runs.left_out, runs.notes, prog)
@@ -45,6 +47,9 @@ def tell(left_out: Sequence[str], notes: Sequence[str], prog: str) -> None:
 
 def report(work_dirs: Sequence[Path], out: Path, prog: str) -> bool:
     """Write the report; returns whether everything that was found is in it."""
+    from naclip.reports.page import make_report
+    from naclip.reports.runs import find_runs
+
     check_target(out)
     runs = find_runs(work_dirs)
     files, left_out = make_report(runs)

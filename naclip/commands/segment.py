@@ -2,28 +2,25 @@
 
 import argparse
 import contextlib
-import logging
+import json
 import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from tqdm import tqdm
 
-from clip import DTYPES, available_models
-from clip.sources import HINT
-from naclip.api import Segmentation, Segmenter, vocabulary_of
-from naclip.cli import OneLineParser, add_form, parse_constants, positive
-from naclip.files import write_png
-from naclip.methods import method_names
-from naclip.methods.guide_of import check_regions
-from naclip.pictures.drawing import percent
-from naclip.pictures.picture import read_picture
-from naclip.walk.masks import RegionMasks
-from naclip.walk.vocabulary import read_vocabulary
+from clip.releases import DTYPE_NAMES, HINT, available_models
+from naclip.cli import METHODS_HINT, OneLineParser, add_form, answer, parse_constants, positive
+from naclip.files import write_png, written_whole
+
+if TYPE_CHECKING:
+    from naclip.api import Segmentation
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -38,7 +35,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         '--method',
         default='naclip',
         metavar='NAME',
-        help=f'{", ".join(method_names())}, or FILE.py:NAME for one of your own; default: %(default)s',
+        help=f'{METHODS_HINT}; default: %(default)s',
     )
     add('--method-options', nargs='+', default=[], metavar='K=V', help='constants of the method, e.g. lr=0.4 temp=0.25')
     add(
@@ -59,8 +56,9 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add('--short-side', type=positive, metavar='N', help='pixels; more shows smaller things; default: the method')
     add('--templates', type=Path, metavar='FILE', help='prompt templates; default: the method')
     add('--device', help='cpu, cuda or cuda:INDEX; default: cuda where there is one')
-    add('--dtype', choices=('auto', *DTYPES), default='auto', help='default: float16 on CUDA, else float32')
+    add('--dtype', choices=('auto', *DTYPE_NAMES), default='auto', help='default: float16 on CUDA, else float32')
     add('--download-root', metavar='DIR', help='where known backbones are kept; default: ~/.cache/clip')
+    add('--coco-json', action='store_true', help="also write segments as COCO's panoptic JSON, with run lengths")
     add('--scores', action='store_true', help='also write a heat map a class')
     add('-o', '--out', type=Path, default=Path('segmented'), metavar='DIR', help='default: %(default)s')
     return parser
@@ -99,7 +97,7 @@ def output_names(pictures: Sequence[Path]) -> list[str]:
     return list(names)
 
 
-def write_outputs(seen: Segmentation, scores: bool, out: Path, name: str) -> None:
+def write_outputs(seen: 'Segmentation', scores: bool, out: Path, name: str) -> None:
     """Overlay, label map and, with `scores`, a heat map a class."""
     write_png(seen.overlay(), out / f'{name}_overlay.png')
     write_png(seen.label_map(), out / f'{name}_labels.png')
@@ -109,18 +107,39 @@ def write_outputs(seen: Segmentation, scores: bool, out: Path, name: str) -> Non
             write_png(seen.heat_map(i), out / f'{name}_score_{i:03}_{slug}.png')
 
 
-def summary(seen: Segmentation) -> str:
+def write_coco(seen: 'Segmentation', picture: Path, out: Path, name: str) -> None:
+    """The segments of the label map that `write_outputs` writes, as JSON beside it."""
+    from naclip.pictures.coco import panoptic
+
+    record = panoptic(seen.labels, seen.names, seen.colours, picture.name, f'{name}_labels.png')
+    with written_whole(out / f'{name}_coco.json') as temporary:
+        temporary.write_text(json.dumps(record, ensure_ascii=False), encoding='utf-8')
+
+
+def summary(seen: 'Segmentation') -> str:
     """The classes in a picture, largest share first."""
+    from naclip.pictures.drawing import percent
+
     order = sorted(range(len(seen.names)), key=lambda i: -seen.shares[i])
     return ', '.join(f'{seen.names[i]} {percent(seen.shares[i])}' for i in order if seen.shares[i])
 
 
 def run(options: argparse.Namespace, prog: str) -> int:
-    """Segment everything; returns how many pictures failed.
+    """Segment everything; returns the exit code: 1 if a picture failed.
 
     Raises:
         ValueError, OSError: nothing at all can be done; says why.
     """
+    # Pillow refuses what is twice as large as what it warns of, and satellites take pictures in between.
+    warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+    # These take seconds: only once the options are known to be good.
+    from naclip.api import Segmenter, vocabulary_of
+    from naclip.methods.guide_of import check_regions
+    from naclip.pictures.geotiff import write_georeferenced
+    from naclip.pictures.picture import read_picture
+    from naclip.walk.masks import RegionMasks
+    from naclip.walk.vocabulary import read_vocabulary
+
     classes = read_vocabulary(options.classes_file).classes if options.classes_file else options.classes
     vocabulary_of(classes, options.background)  # before the minutes that weights may take
     pictures, others = find_pictures(options.pictures)
@@ -160,19 +179,18 @@ def run(options: argparse.Namespace, prog: str) -> int:
                 continue
             seen = segment(picture, masks.find(path) if masks else None)
             write_outputs(seen, options.scores, options.out, name)
+            write_georeferenced(seen.labels, seen.colours, path, options.out / f'{name}_labels.tif')
+            if options.coco_json:
+                write_coco(seen, path, options.out, name)
             bar.write(f'{path}: {summary(seen)}')
     done = f'{len(pictures) - len(failed)} of {len(pictures)} pictures segmented into {options.out}'
     print(done + (f'; {others} other files in the folders' if others else ''))
     if failed:
         print(f'{prog}: {len(failed)} failed: {", ".join(map(str, failed))}', file=sys.stderr)
-    return len(failed)
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None, prog: str = 'segment.py') -> int:
+    """Run from the command line; returns the exit code."""
     options = build_parser(prog).parse_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s')
-    try:
-        return 1 if run(options, prog) else 0
-    except (ValueError, OSError) as error:
-        print(f'{prog}: {error}', file=sys.stderr)
-        return 1
+    return answer(prog, lambda: run(options, prog))

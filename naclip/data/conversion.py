@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 from tqdm import tqdm
 
 from naclip.cli import positive
@@ -70,6 +69,8 @@ def read_label(path: Path) -> np.ndarray:
 
 def read_mat(path: Path, field: str) -> np.ndarray:
     """Read the label map in a field of a MATLAB file, int64 (height, width). Raises InputError when it has none."""
+    from scipy.io import loadmat  # takes a while, and few scripts need it
+
     content = io.BytesIO(path.read_bytes())
     try:
         label = loadmat(content, variable_names=[field]).get(field)

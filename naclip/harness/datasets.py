@@ -1,19 +1,20 @@
 """Data sets of the published configs that MMSegmentation lacks or names otherwise, and reading that tells on files."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalContextDataset, PascalVOCDataset
 from mmseg.datasets.pascal_context import PascalContextDataset59
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pil
 
 from naclip.files import read_whole
+from naclip.runs.journal import picture_key
 from naclip.shapes import generator as shapes
 from naclip.walk.text import default_cache_dir
 from naclip.walk.vocabulary import read_vocabulary
@@ -67,6 +68,12 @@ class WideLabelDataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, ignore_index=ignore_index, **kwargs)
 
 
+@cache
+def checked_shapes(cache_dir: Path) -> str:
+    """The folder of the embedded benchmark, checked once in a process, however often the data set is built."""
+    return str(shapes.ensure_dataset(cache_dir))
+
+
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
     """The embedded benchmark: generated pictures, made in a cache folder on first use."""
@@ -74,7 +81,7 @@ class ShapesDataset(BaseSegDataset):
     METAINFO: ClassVar[dict] = dict(classes=shapes.CLASSES, palette=[list(colour) for colour in shapes.PALETTE])
 
     def __init__(self, data_root: str | None = None, img_suffix: str = '.png', seg_map_suffix: str = '.png', **kwargs):
-        root = data_root or str(shapes.ensure_dataset(default_cache_dir()))
+        root = data_root or checked_shapes(default_cache_dir())
         super().__init__(data_root=root, img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
@@ -100,14 +107,17 @@ class CentreSquare(BaseTransform):
         self.side = side
 
     def transform(self, results: dict) -> dict:
-        results['img'] = self._square(results['img'], InterpolationMode.BICUBIC)
+        results['img'] = self._square(results['img'], 'bicubic')
         for key in results['seg_fields']:
-            results[key] = self._square(results[key], InterpolationMode.NEAREST)
+            results[key] = self._square(results[key], 'nearest')
         results['img_shape'] = results['ori_shape'] = (self.side, self.side)
         return results
 
-    def _square(self, array: np.ndarray, interpolation: InterpolationMode) -> np.ndarray:
-        resized = pil.resize(Image.fromarray(array), self.side, interpolation)
+    def _square(self, array: np.ndarray, interpolation: str) -> np.ndarray:
+        from torchvision.transforms import InterpolationMode  # takes seconds, and few protocols need it
+        from torchvision.transforms import functional as pil
+
+        resized = pil.resize(Image.fromarray(array), self.side, InterpolationMode(interpolation))
         return np.array(pil.center_crop(resized, self.side))
 
 
@@ -140,6 +150,33 @@ class CheckedStep(BaseTransform):
             return self.step(results)
         except Exception as error:  # decoders raise anything, asserts included
             raise ValueError(f'cannot read {path}: {error}'.replace('\n', ' ')) from error
+
+
+def build_dataset(config: Config, benchmark: str) -> BaseSegDataset:
+    """The data set of a config; its files may be missing.
+
+    Raises:
+        ValueError: the data set cannot be built.
+    """
+    try:
+        # Serialising, which saves memory between workers, stumbles over an empty data set.
+        return DATASETS.build(dict(config.test_dataloader.dataset, serialize_data=False))
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
+
+
+def choose_pictures(dataset: BaseSegDataset, limit: int | None) -> dict[str, int]:
+    """The keys of the pictures to evaluate, the first `limit` of the data set, and their index in it.
+
+    Raises:
+        ValueError: the data set lists a picture twice.
+    """
+    pictures: dict[str, int] = {}
+    for i in range(min(limit or len(dataset), len(dataset))):
+        path = dataset.get_data_info(i)['img_path']
+        if pictures.setdefault(picture_key(path, dataset.data_root), i) != i:
+            raise ValueError(f'the data set lists {path} twice; pictures are counted once, so list it once')
+    return pictures
 
 
 def check_files(dataset: BaseSegDataset, benchmark: str) -> None:

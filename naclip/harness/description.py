@@ -16,7 +16,7 @@ from naclip.harness import configuration
 from naclip.harness.segmentor import NACLIP
 from naclip.methods import method_name
 from naclip.methods.method import Method
-from naclip.runs.results import device_name, git_commit, package_versions
+from naclip.runs.results import SCHEMA, device_name, git_commit, package_versions
 
 
 def describe(
@@ -33,6 +33,7 @@ def describe(
     source, said = method_source(pipeline.method), segmentor.checkpoint.statement
     resize, square = (configuration.find_step(config, kind) for kind in ('Resize', 'CentreSquare'))
     return {
+        'schema': SCHEMA,
         'benchmark': benchmark,
         'method': method_name(pipeline.method),
         'protocol': protocol,

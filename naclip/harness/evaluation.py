@@ -12,19 +12,19 @@ from typing import TypeVar
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
-from mmseg.utils import register_all_modules
 from torch.utils.data import DataLoader
 
+from naclip.harness.datasets import register_all_modules
 from naclip.harness.description import headline
 from naclip.harness.device import choose_device
 from naclip.harness.foresight import foreseen
-from naclip.harness.hooks import ProgressBarHook, QuietRunner, SideBySideHook
+from naclip.harness.hooks import PredictionsHook, ProgressBarHook, QuietRunner, SideBySideHook
 from naclip.harness.judges import Judges
 from naclip.harness.loading import SharedPictures
 from naclip.harness.metric import RunsEvaluator
 from naclip.harness.passes import Pass, default_budget, passes
 from naclip.harness.profile import WAITING, StageClock
-from naclip.harness.run import Preparation, Run, announce, dataset_key, finish
+from naclip.harness.run import PREDICTIONS, Preparation, Run, announce, dataset_key, finish
 from naclip.runs.attempts import Attempt, alone, begin
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,11 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
         for i, run in enumerate(runs)
         if (folder := run.options.show_dir)
     ]
+    predictions = [
+        PredictionsHook(run.work_dir / PREDICTIONS, i, run.dataset)
+        for i, run in enumerate(runs)
+        if run.options.save_predictions
+    ]
     runner = QuietRunner(
         model=judges,
         work_dir=str(first.work_dir if len(runs) == 1 else first.work_dir.parent),
@@ -191,7 +196,7 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
         test_cfg=dict(type='TestLoop'),
         test_evaluator=evaluator,
         default_hooks=dict(logger=None, checkpoint=None, param_scheduler=None),
-        custom_hooks=[progress, *panels],
+        custom_hooks=[progress, *panels, *predictions],
         launcher=first.options.launcher,
         env_cfg=first.config.get('env_cfg', {}),
         log_level=first.config.get('log_level', 'INFO'),

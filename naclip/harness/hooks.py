@@ -6,17 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from naclip.runs.journal import picture_key
+from naclip.runs.predictions import write_prediction
+
+
+class NoDrawings:
+    """In place of MMEngine's visualizer, which imports Matplotlib to draw nothing."""
+
+    dataset_meta: dict | None = None
+
+    def add_config(self, config: Config) -> None:
+        """The work directory has the config already."""
+
 
 class QuietRunner(Runner):
-    """A Runner whose set-up (environment, whole config, hooks) goes to the log file only."""
+    """A Runner whose set-up goes to files only, the config's own and the log, and takes no longer than it must."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -27,6 +41,12 @@ class QuietRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         return model  # is where it belongs, and has no gradients that processes would exchange
+
+    def build_visualizer(self, visualizer: object = None) -> NoDrawings:
+        return NoDrawings()
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """MMEngine's own asks compilers, and imports torchvision, for versions; results.json has those that count."""
 
     def unmute(self) -> None:
         """From now on the console shows what the log file has."""
@@ -80,6 +100,22 @@ class ProgressBarHook(Hook):
         """End the bar's line, however far it came."""
         if self._bar is not None:
             self._bar.close()
+
+
+class PredictionsHook(Hook):
+    """Writes the predictions of one run as label maps, as `tools/score.py` reads them."""
+
+    def __init__(self, folder: Path, run: int, dataset: BaseSegDataset):
+        self.folder, self.run, self.dataset = folder, run, dataset
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] = (), outputs: Sequence = ()
+    ) -> None:
+        for sample in outputs:
+            if sample.run == self.run:
+                key = picture_key(sample.img_path, self.dataset.data_root)
+                labels = sample.pred_sem_seg.data[0].cpu().numpy()
+                write_prediction(self.folder, key, labels, self.dataset.metainfo['palette'])
 
 
 class SideBySideHook(Hook):

@@ -13,10 +13,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, METRICS, MODELS
+from mmseg.registry import METRICS, MODELS
 
 from naclip.harness import configuration
-from naclip.harness.datasets import check_files
+from naclip.harness.datasets import build_dataset, check_files, choose_pictures
 from naclip.harness.description import describe
 from naclip.harness.metric import PixelCountIoUMetric
 from naclip.harness.own import own_benchmark_name, own_config
@@ -24,12 +24,14 @@ from naclip.harness.segmentor import NACLIP
 from naclip.harness.towers import Towers
 from naclip.methods.guide_of import check_regions
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, run_identity
-from naclip.runs.journal import Journal, confusion_matrix, picture_key
+from naclip.runs.journal import Journal, confusion_matrix
 from naclip.runs.per_image import write_per_image
+from naclip.runs.predictions import check_prediction_names, prediction_name
 from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, write_confusion, write_results
 from naclip.walk.masks import RegionMasks
 from naclip.walk.vocabulary import check_class_count, read_vocabulary
 
+PREDICTIONS = 'predictions'  # a folder of label maps in the work directory
 logger = logging.getLogger(__name__)
 
 
@@ -131,6 +133,8 @@ class Preparation:
         dataset = self.dataset(config, benchmark)
         check_class_count(read_vocabulary(config.model.name_path), config.model.name_path, dataset.metainfo['classes'])
         pictures = choose_pictures(dataset, options.limit)
+        if options.save_predictions:
+            check_prediction_names(list(pictures))
         masks_sha256 = regions_sha256(config, dataset, len(pictures))
         segmentor = MODELS.build(dict(config.model, towers=self.towers)).eval()
         record = describe(config, options, benchmark, protocol, changes, segmentor, dataset)
@@ -175,33 +179,6 @@ def check_segmentor(config: Config) -> None:
     unknown = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES, *configuration.CLIENT_KEYS)]
     if unknown:
         raise ValueError(f'{kind} takes no {", ".join(unknown)}; its arguments are {", ".join(known)}')
-
-
-def build_dataset(config: Config, benchmark: str) -> BaseSegDataset:
-    """The data set of a config; its files may be missing.
-
-    Raises:
-        ValueError: the data set cannot be built.
-    """
-    try:
-        # Serialising, which saves memory between workers, stumbles over an empty data set.
-        return DATASETS.build(dict(config.test_dataloader.dataset, serialize_data=False))
-    except (KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f'benchmark {benchmark}: cannot build the data set: {error}') from error
-
-
-def choose_pictures(dataset: BaseSegDataset, limit: int | None) -> dict[str, int]:
-    """The keys of the pictures to evaluate, the first `limit` of the data set, and their index in it.
-
-    Raises:
-        ValueError: the data set lists a picture twice.
-    """
-    pictures: dict[str, int] = {}
-    for i in range(min(limit or len(dataset), len(dataset))):
-        path = dataset.get_data_info(i)['img_path']
-        if pictures.setdefault(picture_key(path, dataset.data_root), i) != i:
-            raise ValueError(f'the data set lists {path} twice; pictures are counted once, so list it once')
-    return pictures
 
 
 def regions_sha256(config: Config, dataset: BaseSegDataset, count: int) -> str | None:
@@ -266,6 +243,14 @@ def finish(run: Run, seconds: float, together: int) -> dict:
     if run.options.per_image:
         write_per_image(work_dir / PER_IMAGE, cells, names)
         record['files'] = record['files'] | {'per_image': PER_IMAGE}
+    if run.options.save_predictions:
+        missing = [key for key in cells if not (work_dir / PREDICTIONS / prediction_name(key)).is_file()]
+        if missing:
+            logger.warning(
+                '%s lacks %d pictures, %s for one, which were counted before: their predictions were not kept',
+                work_dir / PREDICTIONS, len(missing), missing[0],
+            )  # fmt: skip
+        record['files'] = record['files'] | {'predictions': PREDICTIONS}
     record |= {'images': metric.images, 'metrics': metric.scores, 'classes': metric.counts.table(names)}
     write_results(work_dir / RESULTS, record)
     scores = '  '.join(f'{name} {value:.2f}' for name, value in record['metrics'].items())

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from naclip.methods.guided import gather, softmax_of, unit_similarity
@@ -40,6 +39,8 @@ def merged_regions(ids: Tensor, features: Tensor, distance: float) -> Tensor:
     `distance` below the greatest similarity are joined, and so are those that they are joined with: what DBSCAN makes
     of them when one is enough for a cluster.
     """
+    from scipy.sparse.csgraph import connected_components  # takes a while, and other methods do not need it
+
     present, number = ids.unique(return_inverse=True)  # ascending
     if len(present) <= 2:
         return number

@@ -4,12 +4,11 @@ K classes; sizes are in pixels.
 """
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
+from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 LOOKED_AT = (320, 2048)  # a drawing's longest side: smaller pictures are shown larger, larger ones smaller
@@ -19,7 +18,17 @@ ROW = 24
 MARGIN = 10
 SWATCH = 14
 MOST_ROWS = 40  # of a legend
-FONT = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'  # wider than Pillow's own
+# Matplotlib's ten.
+FIRST = ('1f77b4', 'ff7f0e', '2ca02c', 'd62728', '9467bd', '8c564b', 'e377c2', '7f7f7f', 'bcbd22', '17becf')
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont:
+    """What is written on drawings: Matplotlib's, which has more letters than Pillow's own."""
+    import matplotlib  # takes a while, and evaluations draw nothing
+
+    path = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
+    return ImageFont.truetype(str(path), TEXT_SIZE)
 
 
 def class_colours(count: int, has_background: bool = False) -> np.ndarray:
@@ -30,10 +39,9 @@ def class_colours(count: int, has_background: bool = False) -> np.ndarray:
     i = np.arange(count)
     hue = i * 0.61803398875 % 1
     saturation, value = np.array([0.45, 1.0, 0.7])[i % 3], np.array([1.0, 0.5, 0.75])[i // 3 % 3]
-    colours = hsv_to_rgb(np.stack([hue, saturation, value], axis=-1))
-    first = np.array(colormaps['tab10'].colors)[:count]
-    colours = np.concatenate([np.zeros((int(has_background), 3)), first, colours])[:count]
-    return np.rint(255 * colours).astype(np.uint8)
+    further = [[255 * part for part in hsv_to_rgb(*one)] for one in zip(hue, saturation, value, strict=True)]
+    colours = [[0, 0, 0]] * has_background + [list(bytes.fromhex(colour)) for colour in FIRST] + further
+    return np.rint(colours[:count]).astype(np.uint8).reshape(-1, 3)
 
 
 def looked_at(size: tuple[int, int]) -> tuple[int, int]:
@@ -76,13 +84,12 @@ def overlay(
 
 def legend(names: Sequence[str], colours: np.ndarray, shares: Sequence[float]) -> Image.Image:
     """Swatch, name and share of the area of every class that is there, largest first; then how many are not."""
-    font = ImageFont.truetype(str(FONT), TEXT_SIZE)
     there = [i for i in np.argsort(-np.asarray(shares), kind='stable') if shares[i] > 0]
     rows = [(i, f'{shortened(names[i])}  {percent(shares[i])}') for i in there[:MOST_ROWS]]
     missing = [len(there) - len(rows), len(names) - len(there)]
     remarks = [f'{n} {what}' for n, what in zip(missing, ('more', 'not seen'), strict=True) if n]
     texts = [text for _, text in rows] + remarks
-    width = max(int(font.getlength(text)) for text in texts) + 3 * MARGIN + SWATCH
+    width = max(int(font().getlength(text)) for text in texts) + 3 * MARGIN + SWATCH
     image = Image.new('RGB', (width, ROW * len(texts) + MARGIN), 'white')
     draw = ImageDraw.Draw(image)
     for line, text in enumerate(texts):
@@ -91,7 +98,7 @@ def legend(names: Sequence[str], colours: np.ndarray, shares: Sequence[float]) -
             box = (MARGIN, middle - SWATCH // 2, MARGIN + SWATCH, middle + SWATCH // 2)
             draw.rectangle(box, tuple(colours[rows[line][0]].tolist()), 'grey')
         fill = 'black' if line < len(rows) else 'grey'
-        draw.text((2 * MARGIN + SWATCH, middle), text, fill, font, anchor='lm')
+        draw.text((2 * MARGIN + SWATCH, middle), text, fill, font(), anchor='lm')
     return image
 
 
@@ -119,6 +126,8 @@ def heat_map(picture: Image.Image, score: np.ndarray, highest: float) -> Image.I
     Below it is the scale.
     """
     size = looked_at((picture.height, picture.width))[::-1]
+    from matplotlib import colormaps
+
     colour_map = colormaps['inferno']
     relative = np.asarray(Image.fromarray(score / (highest or 1)).resize(size, Image.Resampling.BILINEAR))
     hot = Image.fromarray((255 * colour_map(relative)[..., :3]).astype(np.uint8))
@@ -129,7 +138,7 @@ def heat_map(picture: Image.Image, score: np.ndarray, highest: float) -> Image.I
     canvas.paste(image, (0, 0))
     bar = colour_map(np.linspace(0, 1, canvas.width - 2 * MARGIN))[None, :, :3].repeat(SWATCH, axis=0)
     canvas.paste(Image.fromarray((255 * bar).astype(np.uint8)), (MARGIN, image.height + MARGIN // 2))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(str(FONT), TEXT_SIZE)
-    draw.text((MARGIN, canvas.height - ROW // 2), '0', 'black', font, anchor='lm')
-    draw.text((canvas.width - MARGIN, canvas.height - ROW // 2), f'{highest:.2f}', 'black', font, anchor='rm')
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, canvas.height - ROW // 2), '0', 'black', font(), anchor='lm')
+    draw.text((canvas.width - MARGIN, canvas.height - ROW // 2), f'{highest:.2f}', 'black', font(), anchor='rm')
     return canvas

@@ -45,13 +45,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: grey values of another range.
     """
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image)  # a copy in any case
     if image.mode.startswith(('I', 'F')):
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clip.weights import RELEASES
 from naclip.methods import METHODS
+from naclip.runs.results import SCORED
 
 FILE = Path(__file__).with_name('published.json')
 BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
@@ -26,6 +27,8 @@ def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
 
     What is to be known of the number, or of why there is none, follows the source.
     """
+    if record['protocol'] == SCORED:  # whatever the name says, nothing is known of how the label maps were made
+        return None, 'not published', []
     published = json.loads(FILE.read_text(encoding='utf-8'))
     method, protocol = record['method'], record['protocol']
     # NACLIP's second release is its first one's method under another protocol; CLIP Surgery is no protocol of CLIP's.

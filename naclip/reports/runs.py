@@ -17,9 +17,11 @@ from clip.form import MEAN, OPENAI, STD
 from clip.weights import available_models
 from naclip.protocols import PROTOCOLS
 from naclip.reports.published import find_published
+from naclip.runs import attempts
 from naclip.runs.journal import pixel_counts
-from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, PixelCounts
+from naclip.runs.results import CONFUSION, PER_IMAGE, RESULTS, SCHEMA, SCORED, PixelCounts
 
+COUNTED = attempts.COUNTS  # the folder of a run's counts
 COUNTS = ('intersect', 'union', 'pred', 'label')
 REQUIRED = {'benchmark': str, 'method': str, 'protocol': str, 'changes': dict, 'backbone': str, 'classes': list}
 # What a complete record has beside that; without, the run is shown and the lack is said.
@@ -27,8 +29,9 @@ EXPECTED = (
     *('images', 'metrics.mIoU', 'seconds.total', 'device.name', 'sha256.weights'),
     *('settings.dtype', 'settings.limit', 'settings.labelled_only'),
 )
+OF_TOWERS = ('sha256.weights', 'settings.dtype')  # which label maps that were made elsewhere do not have
 # Settings that numbers do not depend on.
-PLACES = ('data_root', 'config', 'vocabulary', 'templates', 'processes', 'form_known_by')
+PLACES = ('data_root', 'config', 'vocabulary', 'templates', 'processes', 'form_known_by', 'predictions')
 # What earlier releases took every backbone for, and did not write down.
 EARLIER = asdict(OPENAI) | {'mean': list(MEAN), 'std': list(STD)}
 SWEPT = {'gaussian_std': 'σ of the Gaussian, in patches', 'prob_thd': 'prob_thd'}
@@ -93,6 +96,8 @@ def run_name(record: Mapping) -> str:
     limit = settings.get('limit') if isinstance(settings, Mapping) else None
     first = f', first {limit}' if limit else ''
     backbone = record['backbone']
+    if record['protocol'] == SCORED:
+        return f'{record["method"]} ({SCORED}{first})'
     short = backbone if backbone in available_models() else Path(backbone).name
     return f'{record["method"]} ({record["protocol"]}{changes}{first}; {short})'
 
@@ -136,14 +141,14 @@ def find_runs(folders: Iterable[Path]) -> Runs:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Folders in which an evaluation has started (MMEngine's logs are there) without a result, and empty ones."""
+    """Folders in which an evaluation has started (its counts or logs are there) without a result, and empty ones."""
     found = []
     for place, folders, files in os.walk(folder):
         folders.sort()
         logs = [name for name in folders if (Path(place) / name / 'vis_data').is_dir()]
-        if RESULTS not in files and (logs or not (folders or files)):
+        if RESULTS not in files and (logs or COUNTED in folders or not (folders or files)):
             found.append(Path(place))
-        folders[:] = [name for name in folders if name not in logs]
+        folders[:] = [name for name in folders if name not in (*logs, COUNTED)]
     return found
 
 
@@ -169,8 +174,12 @@ def read_run(path: Path, root: Path) -> Run:
             raise ValueError(f'{path}, class {number}: {problem}; {again}')
     counts = PixelCounts(*([row[key] for row in record['classes']] for key in COUNTS))
     run = Run(record, path, root, counts)
-    lacking = [key for key in EXPECTED if not _has(record, key)]
+    scored = record['protocol'] == SCORED
+    lacking = [key for key in EXPECTED if not _has(record, key) and not (scored and key in OF_TOWERS)]
     notes = [f'the record lacks {", ".join(lacking)}'] if lacking else []
+    version = run.get('schema', int)
+    if version is not None and version > SCHEMA:
+        notes.append(f'the record has schema {version}, and this report knows {SCHEMA}: it may not tell everything')
     stated = run.get('metrics.mIoU', (int, float))
     if stated is not None and not math.isclose(stated, run.miou(), abs_tol=1e-6):
         notes.append(f'the record says mIoU {stated:.4f}, its pixel counts give {run.miou():.4f}, which is shown')
@@ -212,7 +221,7 @@ def identity(run: Run, without: str | None = None) -> str:
     changes = dict(run.record['changes'])
     settings.pop(without, None)
     changes.pop(without, None)
-    weights = run.get('sha256.weights') or run.record['backbone']
+    weights = run.get('sha256.weights') or run.get('sha256.predictions') or run.record['backbone']
     hashes = [run.get(f'sha256.{key}') for key in ('vocabulary', 'templates')]
     names = [run.record[key] for key in ('benchmark', 'method', 'protocol')]
     return json.dumps([*names, run.get('images'), weights, hashes, changes, settings], sort_keys=True)
@@ -291,7 +300,7 @@ class Comparison:
 def compare(run: Run) -> Comparison:
     """A run's own mIoU against the published one; the difference only where the settings match."""
     lacking = [key for key in ('sha256.weights', 'settings.limit') if not _has(run.record, key)]
-    if lacking:
+    if lacking and run.record['protocol'] != SCORED:
         return Comparison(None, None, f'not compared: the record lacks {", ".join(lacking)}')
     published, source, differences = find_published(run.record)
     if differences:

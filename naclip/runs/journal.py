@@ -45,6 +45,20 @@ def picture_key(img_path: str | os.PathLike, data_root: str | os.PathLike | None
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
+def check_labels(label: Tensor, classes: int, ignore_index: int, path: str | os.PathLike) -> None:
+    """Make sure that a label map holds classes and ignored pixels only.
+
+    Raises:
+        ValueError: it has other values; names the file and the values.
+    """
+    strange = label[(label >= classes) & (label != ignore_index)]
+    if len(strange):
+        raise ValueError(
+            f'{path} has label values {strange.unique().tolist()[:10]}, expected 0 to {classes - 1} or '
+            f'{ignore_index} (ignored); is it a raw label map? See docs/data.md'
+        )
+
+
 def count_cells(pred: Tensor, label: Tensor, classes: int, ignore_index: int) -> np.ndarray:
     """The cells (N, 3) of a picture's predicted and labelled classes, two integer maps of one shape."""
     return counted(count_table(pred, label_rows(label.to(pred.device), classes, ignore_index), classes).cpu()).cells

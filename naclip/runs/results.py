@@ -1,5 +1,6 @@
 """What a run leaves behind: pixel counts, the metrics that follow, and all that is needed to compare it."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,9 @@ import torch
 
 from naclip.files import PACKAGE, REPOSITORY, written_whole
 
+# The layout of results.json: docs/results.schema.json. Records before 1 do not say it; reports read all.
+SCHEMA = 1
+SCORED = 'scored'  # the protocol of label maps that were made elsewhere
 RESULTS, CONFUSION, PER_IMAGE = 'results.json', 'confusion.npy', 'per_image.csv'  # in the work directory
 PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow', 'safetensors', 'open_clip_torch', 'timm')
 OPENMMLAB = ('mmengine', 'mmcv', 'mmsegmentation')  # each also as a fork, 'onedl-...'
@@ -91,8 +95,11 @@ def _without_nan(value):
 def package_versions() -> dict[str, str]:
     """Installed versions of Python and of the packages that numbers may depend on."""
     names = [*PACKAGES, *OPENMMLAB, *(f'onedl-{name}' for name in OPENMMLAB)]
-    installed = {d.metadata['Name'].lower(): d.version for d in metadata.distributions()}
-    return {'python': platform.python_version()} | {name: installed[name] for name in names if name in installed}
+    versions = {'python': platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def git_commit() -> str | None:

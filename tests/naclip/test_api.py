@@ -134,7 +134,7 @@ def test_voted_labels_are_enlarged_as_they_are(segmenter):
     pipeline = segmenter.prepare(CLASSES, method='cliptrase').pipeline
     labels = torch.tensor([[[[0, 1], [2, 0]]]])
     mine = api.enlarge(labels, torch.zeros(1, 3, 2, 2), (6, 4), pipeline)
-    assert torch.equal(mine, labels.repeat_interleave(3, 2).repeat_interleave(2, 3))
+    assert torch.equal(mine.long(), labels.repeat_interleave(3, 2).repeat_interleave(2, 3))
 
 
 def test_working_size_falls_with_the_number_of_names():

@@ -19,7 +19,7 @@ ALLOWED = {
     'pipeline': {'clip', 'methods', 'walk'},
     'panel': {'pipeline', 'walk'},
     'floss': {'methods', 'pipeline', 'walk'},
-    'pictures': {'clip'},
+    'pictures': {'clip', 'data'},
     'shapes': {'data'},
     'data': set(),
     'training': {'clip', 'data', 'methods', 'shapes', 'walk'},
@@ -42,6 +42,7 @@ ALLOWED = {
         'reports',
         'runs',
         'shapes',
+        'training',
         'walk',
     },
 }

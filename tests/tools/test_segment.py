@@ -1,5 +1,6 @@
 """Segmenting pictures from the command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from naclip.data.run_lengths import decode
 from naclip.shapes import generator as shapes
 from tools.segment import find_pictures, main, output_names
 
@@ -45,6 +47,19 @@ def test_one_picture(picture, tmp_path, capsys):
     assert f'{100 * shares.max():.1f} %' in out
     with Image.open('segmented/garden_overlay.png') as drawn:
         assert drawn.width > 320
+
+
+def test_coco_json_is_of_the_label_map(picture, tmp_path):
+    assert main([str(picture), *OPTIONS, '--coco-json']) == 0
+    record = json.loads((tmp_path / 'segmented/garden_coco.json').read_text('utf-8'))
+    assert [category['name'] for category in record['categories']] == ['cat', 'ball', 'grass', 'sky']
+    (annotation,) = record['annotations']
+    assert annotation['file_name'] == 'garden_labels.png'
+    with Image.open(tmp_path / 'segmented' / annotation['file_name']) as file:
+        labels = np.asarray(file)
+    for segment in annotation['segments_info']:
+        np.testing.assert_array_equal(decode(segment['segmentation'], *labels.shape), labels == segment['id'])
+    assert sum(segment['area'] for segment in annotation['segments_info']) == labels.size
 
 
 def test_scores_and_background(picture, tmp_path):

@@ -11,7 +11,6 @@ from PIL import Image
 from naclip import Segmentation, segment
 from naclip.api import Segmenter
 from naclip.commands import page
-from naclip.commands.app import METHODS_OFFERED
 from naclip.commands.page import (
     EXAMPLES,
     describe_point,
@@ -23,6 +22,7 @@ from naclip.commands.page import (
     shown,
     write_examples,
 )
+from naclip.commands.server import METHODS_OFFERED
 from naclip.pictures import drawing
 from naclip.shapes import generator as shapes
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import colormaps
+from matplotlib.colors import hsv_to_rgb
 from PIL import Image
 
 from naclip.pictures import drawing
@@ -99,3 +101,12 @@ def test_heat_map_is_bright_where_the_score_is_high():
     half = drawing.looked_at((200, 300))[1] // 2
     height = drawing.looked_at((200, 300))[0]
     assert image[:height, half + 40 : 2 * half].min() > image[:height, : half - 40].max() + 100
+
+
+@pytest.mark.parametrize('has_background', [False, True])
+def test_colours_are_those_of_matplotlib(has_background: bool):
+    i = np.arange(900)
+    hsv = [i * 0.61803398875 % 1, np.array([0.45, 1.0, 0.7])[i % 3], np.array([1.0, 0.5, 0.75])[i // 3 % 3]]
+    first, further = np.array(colormaps['tab10'].colors), hsv_to_rgb(np.stack(hsv, axis=-1))
+    expected = np.concatenate([np.zeros((int(has_background), 3)), first, further])[:900]
+    np.testing.assert_array_equal(drawing.class_colours(900, has_background), np.rint(255 * expected))

@@ -77,6 +77,7 @@ def test_nothing_is_dropped_silently(tmp_path: Path):
     wrong['classes'][1]['union'] += 1
     (tmp_path / 'wrong/results.json').write_text(json.dumps(wrong))
     (tmp_path / 'started/20260101/vis_data').mkdir(parents=True)
+    (tmp_path / 'killed/counts').mkdir(parents=True)
     (tmp_path / 'empty').mkdir()
     found = reports.find_runs([tmp_path])
     assert [run.path.parent.name for run in found.runs] == ['good']
@@ -84,9 +85,9 @@ def test_nothing_is_dropped_silently(tmp_path: Path):
         found.left_out, ('damaged or unfinished', 'lacks method', 'class 1: its pixel counts contradict'), strict=True
     ):
         assert part in line
-    assert [part in note for note, part in zip(found.notes, ('shown once', 'empty', 'started'), strict=True)] == [
-        True
-    ] * 3
+    assert [
+        part in note for note, part in zip(found.notes, ('shown once', 'empty', 'killed', 'started'), strict=True)
+    ] == [True] * 4
     with pytest.raises(FileNotFoundError, match=r'no results\.json in or below'):
         reports.find_runs([tmp_path / 'empty'])
     with pytest.raises(ValueError, match=r'no results\.json can be used: .*damaged'):
