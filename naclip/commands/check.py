@@ -27,8 +27,8 @@ def check(benchmarks: Sequence[str], data_root: str | None, sample: int | None, 
     with harness_imports():  # these take seconds: only once the options are known to be good
         from naclip.data import check as data_check
         from naclip.harness import configuration
-        from naclip.harness.datasets import build_dataset, register_all_modules
-    register_all_modules(init_default_scope=True)
+        from naclip.harness.datasets import build_dataset, register_all
+    register_all()
 
     reports, found = {}, {}
     for benchmark in benchmarks:
@@ -69,10 +69,10 @@ def check_own(options: argparse.Namespace) -> int:
     """
     from naclip.data import check as data_check
     from naclip.data.own import read_palette, scan_own_pair
-    from naclip.harness.datasets import build_dataset, register_all_modules
+    from naclip.harness.datasets import build_dataset, register_all
     from naclip.harness.own import own_benchmark_name, own_config
 
-    register_all_modules(init_default_scope=True)
+    register_all()
     config = own_config(options)
     config.test_dataloader.dataset.pipeline = []
     benchmark = own_benchmark_name(options.images)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalContextDataset, PascalVOCDataset
 from mmseg.datasets.pascal_context import PascalContextDataset59
 from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.utils import register_all_modules
 from PIL import Image
 
 from naclip.files import read_whole
@@ -150,6 +151,11 @@ class CheckedStep(BaseTransform):
             return self.step(results)
         except Exception as error:  # decoders raise anything, asserts included
             raise ValueError(f'cannot read {path}: {error}'.replace('\n', ' ')) from error
+
+
+def register_all() -> None:
+    """Let configs name whatever MMSegmentation and the toolkit have."""
+    register_all_modules(init_default_scope=True)
 
 
 def build_dataset(config: Config, benchmark: str) -> BaseSegDataset:

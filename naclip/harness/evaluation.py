@@ -14,7 +14,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from torch.utils.data import DataLoader
 
-from naclip.harness.datasets import register_all_modules
+from naclip.harness.datasets import register_all
 from naclip.harness.description import headline
 from naclip.harness.device import choose_device
 from naclip.harness.foresight import foreseen
@@ -58,7 +58,7 @@ def evaluate_plan(plan: Sequence[argparse.Namespace], memory: int | None = None)
         ValueError, FileNotFoundError, ConnectionError: something the user gave cannot be used; says what and why.
         RunsFailedError: of several runs some were not evaluated; each has been told of.
     """
-    register_all_modules(init_default_scope=True)
+    register_all()
     device = choose_device(plan[0].device, plan[0].launcher)
     failures: dict[str, Exception] = {}
     records: dict[str, dict] = {}
@@ -101,7 +101,7 @@ def foresee(plan: Sequence[argparse.Namespace], memory: int | None = None) -> st
     Raises:
         ValueError, FileNotFoundError, ConnectionError: something the user gave cannot be used; says what and why.
     """
-    register_all_modules(init_default_scope=True)
+    register_all()
     device = choose_device(plan[0].device, plan[0].launcher)
     preparation = Preparation(device)
     runs = [preparation.prepare(options) for options in plan]

@@ -15,7 +15,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from naclip.runs.counting import count_table, counted, label_rows
-from naclip.runs.journal import Journal, confusion_matrix, picture_key, pixel_counts, read_journal
+from naclip.runs.journal import Journal, check_labels, confusion_matrix, picture_key, pixel_counts, read_journal
 from naclip.runs.results import PixelCounts
 
 LAG = 16  # pictures whose counts may be under way from the device
@@ -96,12 +96,7 @@ class PixelCountIoUMetric(IoUMetric):
             pending.ready.synchronize()
         sample, (cells, strange) = pending.sample, counted(pending.table)
         if strange:
-            labels = sample['gt_sem_seg']['data']
-            values = torch.unique(labels[(labels >= self.classes) & (labels != self.ignore_index)])
-            raise ValueError(
-                f'{sample["seg_map_path"]} has label values {values.tolist()[:10]}, expected '
-                f'0 to {self.classes - 1} or {self.ignore_index} (ignored); is it a raw label map? See docs/data.md'
-            )
+            check_labels(sample['gt_sem_seg']['data'], *self.rows_key, sample['seg_map_path'])
         self.results.append(cells)
         if self.journal is not None:
             self.journal.append(picture_key(sample['img_path'], self.data_root), cells)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from clip.weights import file_sha256
 from naclip.harness import configuration
-from naclip.harness.datasets import build_dataset, check_files, choose_pictures, register_all_modules
+from naclip.harness.datasets import build_dataset, check_files, choose_pictures, register_all
 from naclip.runs.attempts import alone, discard
 from naclip.runs.journal import check_labels, confusion_matrix, count_cells, pixel_counts
 from naclip.runs.per_image import write_per_image
@@ -43,7 +43,7 @@ def score(options: argparse.Namespace) -> dict:
         ValueError, FileNotFoundError: something the user gave cannot be used; says what and why.
     """
     name = check_method_name(options.method_name)
-    register_all_modules(init_default_scope=True)
+    register_all()
     path = configuration.config_file(options.config)
     benchmark = configuration.benchmark_name(path)
     config = configuration.load_config(path, options.name_path)

@@ -51,7 +51,7 @@ def check_labels(label: Tensor, classes: int, ignore_index: int, path: str | os.
     Raises:
         ValueError: it has other values; names the file and the values.
     """
-    strange = label[(label >= classes) & (label != ignore_index)]
+    strange = label[((label >= classes) | (label < 0)) & (label != ignore_index)]
     if len(strange):
         raise ValueError(
             f'{path} has label values {strange.unique().tolist()[:10]}, expected 0 to {classes - 1} or '
