@@ -10,10 +10,8 @@ from PIL import Image
 
 import eval as eval_script
 from naclip.commands.score import main
-from naclip.harness.hooks import ProgressBarHook
 from naclip.reports.page import make_report
 from naclip.reports.runs import compare, find_runs
-from naclip.runs.journal import picture_key
 from naclip.runs.predictions import write_prediction
 from tests.conftest import ROOT
 from tests.goldens.fake_datasets import write_benchmark
@@ -59,30 +57,18 @@ def random_predictions(data: Path, out: Path, classes: int = 21) -> dict[str, np
     return maps
 
 
-def test_counts_are_those_of_the_evaluation(
-    data: Path, score: Score, checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_counts_are_those_of_the_evaluation(data: Path, score: Score, checkpoint_file: Path, tmp_path: Path):
     """What an evaluation predicts, written down and scored, gives what the evaluation gave."""
-    saved, root = tmp_path / 'saved', data / 'voc'
-    after_test_iter = ProgressBarHook.after_test_iter
-
-    def save(self, runner, batch_idx, data_batch=None, outputs=()):
-        for sample in outputs:
-            labels = sample.pred_sem_seg.data[0].cpu().numpy()
-            palette = runner.test_dataloader.dataset.metainfo['palette']
-            write_prediction(saved, picture_key(sample.img_path, root), labels, palette)
-        after_test_iter(self, runner, batch_idx, data_batch, outputs)
-
-    monkeypatch.setattr(ProgressBarHook, 'after_test_iter', save)
+    saved, root = tmp_path / 'evaluated/predictions', data / 'voc'
     argv = ['--config', str(ROOT / 'configs/cfg_voc20.py'), '--backbone', str(checkpoint_file)]
     argv += ['--data-root', str(root), '--work-dir', str(tmp_path / 'evaluated'), '--device', 'cpu', '--pamr', 'off']
-    argv += ['--save-confusion', '--per-image', '--cfg-options', 'test_dataloader.num_workers=0']
+    argv += ['--save-predictions', '--save-confusion', '--per-image', '--cfg-options', 'test_dataloader.num_workers=0']
     assert eval_script.main(argv) == 0
     evaluated = json.loads((tmp_path / 'evaluated/results.json').read_text())
     code, scored = score(saved, '--save-confusion', '--per-image', benchmark='voc20')
     assert code == 0
     assert {key: scored[key] for key in SAME} == {key: evaluated[key] for key in SAME}
-    assert scored['files'] == evaluated['files']
+    assert evaluated['files'] == scored['files'] | {'predictions': 'predictions'}
     for name in ('confusion.npy', 'per_image.csv'):
         assert (tmp_path / 'scored' / name).read_bytes() == (tmp_path / 'evaluated' / name).read_bytes()
 
