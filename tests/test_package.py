@@ -94,8 +94,10 @@ def test_what_it_imports_is_required():
     for path in [*(ROOT / 'naclip').rglob('*.py'), *(ROOT / 'clip').glob('*.py')]:
         found |= set(re.findall(r'^(?:import|from) (\w+)', path.read_text(), re.MULTILINE))
     imported = {
-        name for name in found if name not in sys.stdlib_module_names | {'naclip', 'clip', 'triton'}
-    }  # PyTorch's
+        name
+        for name in found
+        if name not in sys.stdlib_module_names | {'naclip', 'clip', 'triton', 'numba', 'llvmlite'}
+    }  # Triton is PyTorch's; numba, with its llvmlite, is looked for
     assert {names.get(name, name) for name in imported} <= named
     assert 'yapf' in named  # MMEngine formats configs with it
 

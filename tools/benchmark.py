@@ -125,7 +125,10 @@ def literal_features(pipeline: Pipeline, images: Tensor) -> Tensor:
 
 
 def literal_pamr(image: Tensor, maps: Tensor, steps: int, dilations: Sequence[int]) -> Tensor:
-    """PAMR on stacks of all neighbours of all maps, taken by convolutions with one-hot kernels."""
+    """PAMR as it was published: each neighbour of each map by a single-channel convolution with a one-hot kernel.
+
+    The maps are padded with replicas for each dilation, and the neighbours of all maps are stacked at every step.
+    """
     one_hot = torch.eye(9, device=maps.device).view(9, 1, 3, 3)
 
     def stack(x: Tensor, kernels: Tensor) -> Tensor:  # (B, M, H, W) -> (B, M, len(kernels) * len(dilations), H, W)

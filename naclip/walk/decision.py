@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from naclip.walk.vocabulary import merge_synonyms
+from naclip.walk.vocabulary import merge_synonyms_
 
 BACKGROUND = 0
 
@@ -16,9 +16,9 @@ BACKGROUND = 0
 def class_probabilities(logits: Tensor, query_idx: Sequence[int], logit_scale: float) -> Tensor:
     """Cosine maps (B, Q, H, W) -> class probabilities (B, K, H, W): softmax over names, best name of each class.
 
-    Works in place: `logits` become the names' probabilities.
+    Works in place: `logits` are overwritten, and the result lies in them.
     """
-    return merge_synonyms(torch.softmax(logits.mul_(logit_scale), dim=1, out=logits), query_idx)
+    return merge_synonyms_(torch.softmax(logits.mul_(logit_scale), dim=1, out=logits), query_idx)
 
 
 def suppress_small_classes(probabilities: Tensor, area_thd: float) -> Tensor:

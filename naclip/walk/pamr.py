@@ -5,7 +5,7 @@ Shapes: B pictures; M maps; H, W pixels; P = 8 * len(dilations) neighbours.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ DILATIONS = (8, 16)
 # Working memory for a group of maps. On a CPU, groups this small stay in the cache through all steps.
 SCRATCH_BYTES = {'cpu': 16 << 20, 'cuda': 256 << 20}
 
+Refiner = Callable[[Tensor, Tensor, int, Sequence[int], int], None]  # as `refine`
+
 
 def pamr(
     image: Tensor,
@@ -23,16 +25,19 @@ def pamr(
     steps: int = STEPS,
     dilations: Sequence[int] = DILATIONS,
     scratch_bytes: int | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Refine maps (B, M, H, W) along a picture (B, 3, H, W) of the same size: (B, M, H, W), float32.
 
-    The neighbours' weights are computed once; then the maps take all steps in groups whose working memory is at most
-    `scratch_bytes` (one map's, if that is more; default: what suits the device). The grouping changes nothing.
+    The neighbours' weights are computed once, or are `weights` (B, P, H, W), what `affinity` gave for the picture and
+    these dilations. Then the maps take all steps in groups whose working memory is at most `scratch_bytes` (that of the
+    smallest group, if that is more; default: what suits the device). The grouping changes nothing.
 
     Raises:
-        ValueError: picture and maps differ in size; negative steps; no dilation, or one below 1.
+        ValueError: picture and maps differ in size; negative steps; no dilation, or one below 1; weights of another
+            shape.
     """
-    return pamr_(image, maps.to(torch.float32, copy=True), steps, dilations, scratch_bytes)
+    return pamr_(image, maps.to(torch.float32, copy=True), steps, dilations, scratch_bytes, weights)
 
 
 def pamr_(
@@ -51,16 +56,41 @@ def pamr_(
         raise ValueError(f'PAMR needs picture and maps of one size, got {tuple(image.shape)} and {tuple(maps.shape)}')
     if steps < 0 or not dilations or min(dilations) < 1:
         raise ValueError(f'PAMR needs steps >= 0 and dilations >= 1, got steps {steps}, dilations {tuple(dilations)}')
+    expected = (len(maps), 8 * len(dilations), *maps.shape[-2:])
+    if weights is not None and weights.shape != expected:
+        raise ValueError(f'PAMR needs weights {expected}, got {tuple(weights.shape)}: give what affinity() does')
     if scratch_bytes is None:
         scratch_bytes = SCRATCH_BYTES.get(maps.device.type, SCRATCH_BYTES['cuda'])
     if weights is None:
-        weights = affinity(image.float(), dilations)  # (B, P, H, W)
-    fused_step = _fused_step() if maps.is_cuda and maps.is_contiguous() else None
-    if fused_step:
-        refine_fused(maps, weights, steps, dilations, scratch_bytes, fused_step)
-    else:
-        refine(maps, weights, steps, dilations, scratch_bytes)
+        weights = affinity(image.float(), dilations)
+    refiner(maps)(maps, weights.contiguous(), steps, dilations, scratch_bytes)
     return maps
+
+
+def refiner(maps: Tensor) -> Refiner:
+    """What takes maps through the steps: the kernel of their device, where its package is installed, or `refine`."""
+    kernel = {'cpu': _numba_refine, 'cuda': _triton_refine}.get(maps.device.type)
+    return (kernel and maps.is_contiguous() and kernel()) or refine
+
+
+@cache
+def _numba_refine() -> Refiner | None:
+    """The kernel for the CPU; None without numba."""
+    try:
+        from naclip.walk.pamr_numba import refine
+    except ImportError:
+        return None
+    return refine
+
+
+@cache
+def _triton_refine() -> Refiner | None:
+    """The kernel for CUDA; None where PyTorch came without Triton."""
+    try:
+        from naclip.walk.pamr_triton import step
+    except ImportError:
+        return None
+    return partial(refine_fused, step=step)
 
 
 def refine(maps: Tensor, weights: Tensor, steps: int, dilations: Sequence[int], scratch_bytes: int) -> None:
@@ -87,7 +117,7 @@ def refine_fused(
     maps: Tensor, weights: Tensor, steps: int, dilations: Sequence[int], scratch_bytes: int, step: Callable
 ) -> None:
     """As `refine`, with one kernel a step: `naclip.walk.pamr_triton.step`, or one of its signature."""
-    offsets = torch.tensor(neighbour_offsets(dilations), dtype=torch.int32, device=maps.device)  # (P, 2)
+    offsets = _offsets_on(maps.device, tuple(dilations))
     group = max(scratch_bytes // (4 * maps.shape[-2] * maps.shape[-1]), 1)
     scratch = maps.new_empty(min(group, maps.shape[1]), *maps.shape[-2:])
     for picture, picture_weights in zip(maps, weights, strict=True):
@@ -101,13 +131,10 @@ def refine_fused(
 
 
 @cache
-def _fused_step() -> Callable | None:
-    """The Triton kernel; None where PyTorch came without Triton."""
-    try:
-        from naclip.walk.pamr_triton import step
-    except ImportError:
-        return None
-    return step
+@torch.inference_mode(False)
+def _offsets_on(device: torch.device, dilations: tuple[int, ...]) -> Tensor:
+    """`neighbour_offsets` on a device (P, 2), int32; kept, so that no picture waits for their copy."""
+    return torch.tensor(neighbour_offsets(dilations), dtype=torch.int32, device=device)
 
 
 def neighbour_offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
@@ -126,17 +153,19 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
     padded = F.pad(image, (reach, reach, reach, reach), mode='replicate')
     mean = len(dilations) * image
     for neighbour in _neighbours(padded, reach, dilations):
-        mean = mean + neighbour
-    mean = mean / values
+        mean += neighbour
+    mean /= values
     variance = len(dilations) * (image - mean).square()
+    difference = torch.empty_like(image)
     for neighbour in _neighbours(padded, reach, dilations):
-        variance = variance + (neighbour - mean).square()
+        variance += torch.sub(neighbour, mean, out=difference).square_()
     scale = 1e-8 + 0.1 * (variance / (values - 1)).sqrt()
     batch, _, height, width = image.shape
     result = image.new_empty(batch, 8 * len(dilations), height, width)
     for i, neighbour in enumerate(_neighbours(padded, reach, dilations)):
-        result[:, i] = -((image - neighbour).abs() / scale).mean(dim=1)
-    return torch.softmax(result, dim=1, out=result)
+        torch.sub(image, neighbour, out=difference).abs_().div_(scale)
+        torch.mean(difference, dim=1, out=result[:, i])
+    return torch.softmax(result.neg_(), dim=1, out=result)
 
 
 def _neighbours(padded: Tensor, reach: int, dilations: Sequence[int]) -> Iterator[Tensor]:

@@ -161,7 +161,18 @@ def merge_synonyms(scores: Tensor, query_idx: Sequence[int]) -> Tensor:
 
     `query_idx` (Q,) is the class of each name, ascending from 0.
     """
+    return merge_synonyms_(scores.clone(), query_idx)
+
+
+def merge_synonyms_(scores: Tensor, query_idx: Sequence[int]) -> Tensor:
+    """As `merge_synonyms`, but the result is the first K of `scores`, which are overwritten."""
     counts = torch.bincount(torch.as_tensor(query_idx)).tolist()
-    if len(counts) == scores.shape[1]:
-        return scores
-    return torch.cat([names.amax(dim=1, keepdim=True) for names in scores.split(counts, dim=1)], dim=1)
+    if len(counts) < scores.shape[1]:
+        first = 0  # of the class's names; never before the class's own place, so nothing is lost that is still needed
+        for k, count in enumerate(counts):
+            if count > 1:
+                scores[:, k] = scores[:, first : first + count].amax(dim=1)
+            elif first != k:
+                scores[:, k] = scores[:, first]
+            first += count
+    return scores[:, : len(counts)]

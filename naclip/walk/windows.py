@@ -4,6 +4,7 @@ Shapes: B pictures; H, W pixels; h, w patch grid of a window; R, C rows and colu
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -122,9 +123,11 @@ def merge_windows(
     """
     target = target or size
     down, across = margins[:2], margins[2:]
-    rows = _merging_matrix(row_spans(boxes), logits.shape[-2], size[0], target[0], *down)  # (target H, R*h)
-    columns = _merging_matrix(column_spans(boxes), logits.shape[-1], size[1], target[1], *across)  # (target W, C*w)
-    return rows.to(logits) @ logits @ columns.to(logits).T
+    kind = (logits.device, logits.dtype)
+    # (target H, R*h), (target W, C*w)
+    rows = _merging_matrix(tuple(row_spans(boxes)), logits.shape[-2], size[0], target[0], *down, *kind)
+    columns = _merging_matrix(tuple(column_spans(boxes)), logits.shape[-1], size[1], target[1], *across, *kind)
+    return rows @ logits @ columns.T
 
 
 def row_spans(boxes: list[Window]) -> list[tuple[int, int]]:
@@ -137,10 +140,20 @@ def column_spans(boxes: list[Window]) -> list[tuple[int, int]]:
     return list(dict.fromkeys((box.left, box.right) for box in boxes))
 
 
+@lru_cache(maxsize=16)  # pictures of one size have the same
+@torch.inference_mode(False)  # what is kept may be used with gradients, too
+@torch.no_grad()
 def _merging_matrix(
-    spans: list[tuple[int, int]], cells: int, side: int, target: int, before: int = 0, after: int = 0
+    spans: tuple[tuple[int, int], ...],
+    cells: int,
+    side: int,
+    target: int,
+    before: int,
+    after: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Along one side: the windows' cells -> pixels, averaged over windows, resized: (target, cells).
+    """Along one side: the windows' cells -> pixels, averaged over windows, resized: (target, cells), not to be changed.
 
     Windows are seen with so many pixels before and after them.
     """
@@ -151,7 +164,7 @@ def _merging_matrix(
         merge[first:end, i * each : (i + 1) * each] = upsample
         seen[first:end] += 1
     merge /= seen
-    return merge if target == side else _interpolation_matrix(side, target) @ merge
+    return (merge if target == side else _interpolation_matrix(side, target) @ merge).to(device, dtype)
 
 
 def _interpolation_matrix(source: int, target: int) -> Tensor:

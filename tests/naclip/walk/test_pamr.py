@@ -1,10 +1,12 @@
-"""PAMR, against the goldens and against its definition written with explicit loops."""
+"""PAMR, against the goldens and against its definition written with explicit loops.
+
+Each test hears of the form in plain PyTorch, and of what is chosen here.
+"""
 
 import math
-import os
 import statistics
-import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,12 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from naclip.walk.pamr import affinity, pamr, pamr_, refine, refine_fused
-from tests.conftest import ROOT
+from naclip.walk import pamr as module
+from naclip.walk.pamr import affinity, pamr, pamr_, refine, refine_fused, refiner
 from tools.benchmark import peak_bytes
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 DILATIONS = st.sampled_from([(1,), (2,), (1, 2), (2, 1), (3, 9), (8, 16), (1, 1), (1, 2, 4, 8, 12, 24)])
+
+
+@pytest.fixture(params=['plain', 'chosen'], scope='module', autouse=True)
+def _form(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == 'plain':
+            patch.setattr(module, 'refiner', lambda maps: refine)
+        yield
 
 
 def random(channels: int, height: int, width: int, count: int = 1, seed: int = 0) -> Tensor:
@@ -179,6 +189,34 @@ def test_bad_arguments(image, maps, steps, dilations, message):
         pamr(torch.zeros(image), torch.zeros(maps), steps, dilations)
 
 
+def test_weights_computed_before():
+    image, maps = random(3, 9, 14, count=2), random(5, 9, 14, count=2, seed=1)
+    weights = affinity(image, (2, 5))
+    assert torch.equal(pamr(image, maps, 3, (2, 5), weights=weights), pamr(image, maps, 3, (2, 5)))
+    with pytest.raises(ValueError, match=r'needs weights \(2, 8, 9, 14\), got \(2, 16, 9, 14\)'):
+        pamr(image, maps, 3, (2,), weights=weights)
+
+
+def test_maps_that_do_not_lie_in_order():
+    image, maps = random(3, 9, 14), random(5, 14, 9).transpose(-1, -2)
+    expected = pamr(image, maps.contiguous(), 3)
+    assert pamr_(image, maps, 3) is maps
+    torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_maps():
+    assert pamr(random(3, 9, 14), torch.zeros(1, 0, 9, 14)).shape == (1, 0, 9, 14)
+
+
+def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch):
+    maps = torch.zeros(1, 2, 3, 4)
+    assert refiner(maps.to('meta')) is refine
+    assert refiner(maps.transpose(-1, -2)) is refine
+    monkeypatch.setitem(sys.modules, 'naclip.walk.pamr_numba', None)  # importing it fails, as without numba
+    monkeypatch.setattr(module, '_numba_refine', module._numba_refine.__wrapped__)
+    assert refiner(maps) is refine
+
+
 def python_step(source: Tensor, weights: Tensor, offsets: Tensor, target: Tensor) -> None:
     """What a fused step must do, written by gathering."""
     height, width = source.shape[-2:]
@@ -195,35 +233,6 @@ def test_fused_steps_as_plain_ones(steps, scratch_bytes):
     expected = pamr(image, maps, steps, (2, 5))
     refine_fused(maps, affinity(image, (2, 5)), steps, (2, 5), scratch_bytes, python_step)
     torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
-
-
-INTERPRETED = """
-import torch
-from naclip.walk.pamr import affinity, pamr, refine_fused
-from naclip.walk.pamr_triton import step
-
-generator = torch.Generator().manual_seed(0)
-image, maps = torch.randn(2, 3, 11, 17, generator=generator), torch.randn(2, 11, 11, 17, generator=generator)
-expected = pamr(image, maps, 3, (2, 16))
-refine_fused(maps, affinity(image, (2, 16)), 3, (2, 16), 4 * 11 * 17 * 9, step)
-torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
-"""
-
-
-def test_triton_kernel_under_its_interpreter():
-    """The kernel's arithmetic, without a GPU; Triton takes this variable at import only."""
-    pytest.importorskip('triton')
-    environment = os.environ | {'TRITON_INTERPRET': '1', 'PYTHONPATH': str(ROOT)}
-    run = subprocess.run([sys.executable, '-c', INTERPRETED], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-
-
-@pytest.mark.cuda
-def test_triton_kernel_on_the_device():
-    image, maps = random(3, 75, 101).cuda(), random(13, 75, 101, seed=1).cuda()
-    expected = maps.clone()
-    refine(expected, affinity(image), 10, (8, 16), 1 << 20)
-    torch.testing.assert_close(pamr(image, maps), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('maps', [21, 64])

@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naclip.walk.vocabulary import Vocabulary, check_class_count, merge_synonyms, parse_classes, read_vocabulary
+from naclip.walk.vocabulary import (
+    Vocabulary,
+    check_class_count,
+    merge_synonyms,
+    merge_synonyms_,
+    parse_classes,
+    read_vocabulary,
+)
 
 NAMES = (
     st.text(
@@ -172,6 +179,16 @@ def test_merge_synonyms_as_brute_force(counts, batch, height, width, as_tensor, 
                 for x in range(width):
                     best = max(float(scores[b, q, y, x]) for q, owner in enumerate(query_idx) if owner == k)
                     assert merged[b, k, y, x] == best
+    in_place = merge_synonyms_(scores, query_idx)
+    assert torch.equal(in_place, merged)
+    assert in_place.data_ptr() == scores.data_ptr()
+
+
+def test_merge_synonyms_leaves_the_scores():
+    scores = torch.rand(1, 3, 2, 2)
+    before = scores.clone()
+    merge_synonyms(scores, [0, 0, 1])
+    assert torch.equal(scores, before)
 
 
 def test_names_together():

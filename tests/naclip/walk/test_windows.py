@@ -148,3 +148,25 @@ def test_resized_on_the_way_as_resized_afterwards(height, width, crop_and_stride
     expected = F.interpolate(brute_force(images, boxes), (out_height, out_width), mode='bilinear', align_corners=False)
     resized = sliding_logits(images, boxes, logits_of, (out_height, out_width))
     torch.testing.assert_close(resized, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_gradients_after_inference():
+    """What merging keeps of a picture without gradients serves one with gradients."""
+    boxes = window_boxes((37, 41), 32, 16)
+    logits = torch.randn(1, 2, 2 * 2, 2 * 2)
+    with torch.inference_mode():
+        expected = merge_windows(logits, boxes, (37, 41))
+    logits.requires_grad_()
+    merged = merge_windows(logits, boxes, (37, 41))
+    assert torch.equal(merged, expected)
+    merged.sum().backward()
+    assert logits.grad.sum() == pytest.approx(2 * 37 * 41, rel=1e-4)
+
+
+def test_each_dtype_has_its_own():
+    boxes = window_boxes((37, 41), 32, 16)
+    logits = torch.randn(1, 2, 2 * 2, 2 * 2, dtype=torch.float64)
+    single = merge_windows(logits.float(), boxes, (37, 41))
+    double = merge_windows(logits, boxes, (37, 41))
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5)
