@@ -7,6 +7,7 @@ Shapes: B pictures; H, W pixels; h, w patch grid; R registers; N = 1 + R + h*w t
 n = h*w patches; D tower width; d head width.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from clip.model import (
     resample_by_size_antialiased,
 )
 from clip.releases import BUNDLED_GUIDES, DEFAULT_DOWNLOAD_ROOT, GUIDES, available_guides
-from clip.weights import Checkpoint, download, read_checkpoint
+from clip.weights import Checkpoint, download, file_sha256, read_checkpoint
 
 EPSILON = 1e-6  # of the LayerNorms
 # Per-channel statistics of the guides' training pictures, RGB in [0, 1].
@@ -240,15 +241,16 @@ def open_guide(name_or_path: str | os.PathLike, download_root: str | os.PathLike
     """The checkpoint of a guide's name or a path, downloaded if need be.
 
     Raises:
-        ValueError: neither a known name nor a file; a file that cannot be read.
+        ValueError: neither a known name nor a file; a file that cannot be read, or a download that has changed since.
         ConnectionError: the file is not here and cannot be fetched; says from where, and where to put it.
     """
     name = os.fspath(name_or_path)
     if name in BUNDLED_GUIDES:
         return read_checkpoint(BUNDLED_GUIDES[name])
     if name in GUIDES:
-        root = Path(download_root or DEFAULT_DOWNLOAD_ROOT).expanduser()
-        checkpoint = read_checkpoint(download(GUIDES[name], root))
+        path = download(GUIDES[name], Path(download_root or DEFAULT_DOWNLOAD_ROOT).expanduser())
+        _keep_to(path)
+        checkpoint = read_checkpoint(path)
         logger.warning(
             'guide %s: its publisher gives no SHA-256 to check; that of %s is %s', name, checkpoint.path,
             checkpoint.sha256,
@@ -259,6 +261,23 @@ def open_guide(name_or_path: str | os.PathLike, download_root: str | os.PathLike
         choices = ', '.join(available_guides())
         raise ValueError(f'unknown guide {name!r}: neither a checkpoint file nor one of {choices}')
     return read_checkpoint(path)
+
+
+def _keep_to(path: Path) -> None:
+    """Note the SHA-256 of a download beside it, and keep to it: its publisher gives none.
+
+    Raises:
+        ValueError: the file is not the one that was noted.
+    """
+    noted, found = path.with_suffix('.sha256'), file_sha256(path)
+    if not noted.is_file():
+        with contextlib.suppress(OSError):  # where nobody may write, nobody changes the file either
+            noted.write_text(found + '\n', encoding='utf-8')
+    elif noted.read_text(encoding='utf-8').strip() != found:
+        raise ValueError(
+            f'{path} has changed since it was downloaded: its SHA-256 is {found}, noted in {noted.name} is another; '
+            'remove both to download it again'
+        )
 
 
 def load_guide(

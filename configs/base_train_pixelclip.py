@@ -9,6 +9,7 @@ model = dict(
     mask_resolution=256,
     momentum=0.999,  # of the teacher
     rounds=3,  # of the balanced assignment
+    start='words',  # of prompts: random words, 'known' words, 'vectors', or a class-name file
     dino=None,  # 'dino_vits16' or a file: masks are made from its tokens
 )
 data = dict(
@@ -21,6 +22,7 @@ data = dict(
     longest=1333,
     crop=640,
     mask_resolution=256,
+    jitter=True,  # False leaves the colours of both pictures as they are
 )
 batch = 48  # pictures of all processes together: 4 x 12 as published
 workers = 8  # of each process

@@ -31,10 +31,11 @@ from torchvision.transforms.v2 import functional as pil
 from tqdm import tqdm
 
 import clip
+from clip.guides import Guide
 from naclip.cli import answer
 from naclip.data.run_lengths import encode
 from naclip.files import written_whole
-from naclip.training.dino import DINO, NAME, as_dino_sees, load_dino
+from naclip.training.dino import NAME, dino_tokens, load_dino
 from naclip.training.kmeans import cluster_masks, kmeans, starting_rows
 from naclip.training.pictures import Layout, list_pictures
 
@@ -42,13 +43,14 @@ MEAN, STD = (torch.tensor(values)[:, None, None] for values in (clip.MEAN, clip.
 
 
 @torch.no_grad()
-def masks_of(tower: DINO, picture: Image.Image, short: int, seed: int, device: torch.device) -> torch.Tensor:
+def masks_of(tower: Guide, picture: Image.Image, short: int, seed: int, device: torch.device) -> torch.Tensor:
     """The masks of a picture at its own size, bool (n, H, W); its short side is `short` pixels for DINO."""
     size = picture.height, picture.width
     scale = short / min(size)
-    seen = picture.resize([max(round(side * scale), tower.patch) for side in size[::-1]], Image.Resampling.BILINEAR)
+    wanted = [max(round(side * scale), tower.patch_size) for side in size[::-1]]
+    seen = picture.resize(wanted, Image.Resampling.BILINEAR)
     images = ((pil.to_dtype(pil.to_image(seen), torch.float32, scale=True) - MEAN) / STD)[None].to(device)
-    tokens = tower(as_dino_sees(images, tower.patch))[0]  # (h, w, D)
+    tokens = dino_tokens(tower, images)[0]  # (h, w, D)
     rows = tokens.flatten(0, 1)
     labels = kmeans(rows, starting_rows(len(rows), seed)).unflatten(0, tokens.shape[:2])
     masks = cluster_masks(labels, size).cpu()

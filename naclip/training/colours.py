@@ -42,10 +42,13 @@ def jitter(picture: np.ndarray, rng: Generator) -> np.ndarray:
     return picture if contrast_first else contrast(picture)
 
 
-def strengthened(picture: np.ndarray, cutout: Box, rng: Generator) -> np.ndarray:
-    """The strong picture of a weak one: torchvision's colour jitter, grey, blur, and always a black rectangle."""
+def strengthened(picture: np.ndarray, cutout: Box, rng: Generator, colours: bool = True) -> np.ndarray:
+    """The strong picture of a weak one: torchvision's colour jitter, grey, blur, and always a black rectangle.
+
+    Without `colours`, blur and rectangle alone.
+    """
     image = Image.fromarray(picture)
-    if rng.random() < STRONG_SHARE:
+    if colours and rng.random() < STRONG_SHARE:
         brightness, contrast, saturation = rng.uniform(*STRONG_FACTORS, 3)
         changes = (
             lambda image: pil.adjust_brightness(image, brightness),
@@ -55,7 +58,7 @@ def strengthened(picture: np.ndarray, cutout: Box, rng: Generator) -> np.ndarray
         )
         for i in rng.permutation(len(changes)):
             image = changes[i](image)
-    if rng.random() < GREY_SHARE:
+    if colours and rng.random() < GREY_SHARE:
         image = pil.rgb_to_grayscale(image, num_output_channels=3)
     if rng.random() < BLUR_SHARE:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_RADIUS)))

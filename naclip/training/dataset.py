@@ -19,7 +19,7 @@ Key = tuple[int, int]  # a sample's place in the run, and which picture it is
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture becomes a sample.
+    """How a picture becomes a sample; without `jitter` its colours stay as they are.
 
     Raises:
         ValueError: sizes that make no sense.
@@ -40,7 +40,7 @@ class Sampling:
         view = View.draw((picture.height, picture.width), self.framing, rng)
         part = view.cropped(picture)
         weak = view.mirrored(jitter(part, rng) if self.jitter else part)
-        strong = strengthened(weak, view.cutout, rng)
+        strong = strengthened(weak, view.cutout, rng, self.jitter)
         sample = {
             name: torch.from_numpy(p.transpose(2, 0, 1).copy()) for name, p in (('weak', weak), ('strong', strong))
         }

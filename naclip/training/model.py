@@ -13,18 +13,18 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, MODELS, OPTIM_WRAPPER_CON
 from torch import Tensor, nn
 
 import clip
+from naclip.files import REPOSITORY
 from naclip.shapes.masks import COUNT, ensure_masked_pictures
 from naclip.training.dataset import MaskedPictures, Places, Sampling
-from naclip.training.dino import as_dino_sees, load_dino
+from naclip.training.dino import dino_tokens, load_dino
 from naclip.training.groups import Rates, parameter_groups
 from naclip.training.kmeans import training_masks
 from naclip.training.pictures import Layout, read_folders
-from naclip.training.prompts import random_vectors, random_words
+from naclip.training.prompts import STARTS, words_of_names
 from naclip.training.step import PixelCLIPTraining
 from naclip.training.views import Framing
 from naclip.walk.text import default_cache_dir
-
-STARTS = ('words', 'vectors')
+from naclip.walk.vocabulary import read_vocabulary
 
 
 class TrainingPreprocessor(BaseDataPreprocessor):
@@ -59,8 +59,9 @@ class PixelCLIPModel(BaseModel):
         resolution: side of the pictures that the towers see.
         crop, mask_resolution: as the data set's.
         momentum, rounds: of the teacher; of the balanced assignment.
-        dino: None takes the data set's masks; else DINO's weights, 'dino_vits16' or a file, and masks are made here.
-        start: prompts start from random 'words' or, for a text tower that knows few words, random 'vectors'.
+        dino: None takes the data set's masks; else a guide's name or file, and masks are made here.
+        start: prompts start from random 'words'; for a text tower that knows few, of the 'known' ones, or 'vectors'; or
+            from the names of a class-name file, one a cluster.
         seed: of what prompts start from.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
 
@@ -85,17 +86,18 @@ class PixelCLIPModel(BaseModel):
         download_root: str | os.PathLike | None = None,
     ):
         super().__init__(data_preprocessor=TrainingPreprocessor(crop))
+        named = None
         if start not in STARTS:
-            raise ValueError(f'model.start is {start!r}, expected one of {", ".join(STARTS)}')
+            named = names_to_start_from(start, clusters)
         for name, value in (('clusters', clusters), ('prompt_length', prompt_length), ('resolution', resolution)):
             if value < 1:
                 raise ValueError(f'model.{name} is {value}, expected a number above 0')
         net, _, _ = clip.load_checkpoint(clip_path, 'cpu', 'float32', download_root)
         embedding = net.token_embedding.weight.detach()
-        if start == 'words':
-            words = embedding[random_words(clusters, prompt_length, len(embedding), seed)]
+        if named:
+            words = embedding[words_of_names(named, prompt_length)]
         else:
-            words = random_vectors(clusters, prompt_length, embedding, seed)
+            words = STARTS[start](clusters, prompt_length, embedding, seed)
         self.resolution, self.mask_resolution = resolution, mask_resolution
         self.pixelclip = PixelCLIPTraining(net, words, sharpness, momentum, rounds)
         if dino is not None:
@@ -140,12 +142,27 @@ class PixelCLIPModel(BaseModel):
     @torch.no_grad()
     def dino_masks(self, weak: Tensor, seeds: Sequence[int]) -> list[Tensor]:
         """Masks of the clusters of DINO's tokens, one list entry a picture."""
-        tokens = self.pixelclip.dino(as_dino_sees(weak, self.pixelclip.dino.patch))  # (B, h, w, D)
+        tokens = dino_tokens(self.pixelclip.dino, weak)  # (B, h, w, D)
         grid, size = tuple(tokens.shape[1:3]), tuple(weak.shape[2:])
         return [
             training_masks(own.flatten(0, 1), grid, size, seed, self.mask_resolution)
             for own, seed in zip(tokens, seeds, strict=True)
         ]
+
+
+def names_to_start_from(path: str, clusters: int) -> tuple[str, ...]:
+    """The names in a class-name file, one for each cluster.
+
+    Raises:
+        ValueError: no such file, or not that many names.
+    """
+    found = next((place for place in (Path(path), REPOSITORY / path) if place.is_file()), None)
+    if found is None:
+        raise ValueError(f'model.start is {path!r}, expected one of {", ".join(STARTS)}, or a class-name file')
+    names = read_vocabulary(found).names
+    if len(names) != clusters:
+        raise ValueError(f'model.start {path} has {len(names)} names, and model.clusters is {clusters}')
+    return names
 
 
 @DATASETS.register_module()

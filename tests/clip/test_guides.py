@@ -125,6 +125,16 @@ def test_known_names_are_downloaded_once(tmp_path, monkeypatch, caplog):
     assert f'gives no SHA-256 to check; that of {checkpoint.path} is {checkpoint.sha256}' in caplog.text
 
 
+def test_a_download_that_has_changed_since_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr('clip.weights._fetch', lambda url, part: torch.save(dino_state_dict(depth=1), part))
+    _, checkpoint = load_guide('dino_vitb8', download_root=tmp_path)
+    assert checkpoint.path.with_suffix('.sha256').read_text().strip() == checkpoint.sha256
+    torch.save(dino_state_dict(depth=1, seed=1), checkpoint.path)
+    with pytest.raises(ValueError, match=r'vitbase8_pretrain\.pth has changed since it was downloaded') as error:
+        load_guide('dino_vitb8', download_root=tmp_path)
+    assert '\n' not in str(error.value)
+
+
 def test_what_cannot_be_reached(tmp_path, monkeypatch):
     def fetch(url, part):
         raise OSError('no route')

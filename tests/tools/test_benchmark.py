@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clip.guides import GuideSizes
 from clip.model import CLIP
 from naclip.methods.naclip import NACLIP
 from naclip.pipeline import Pipeline, Settings
@@ -80,6 +81,22 @@ def test_report(tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFix
         assert stage in printed
     assert record['whole_to_tower'] > 0
     assert f'literal / whole {record["literal_to_whole"]:.1f}' in printed
+
+
+def test_methods_with_a_second_tower_beside_clip(tmp_path, capsys, monkeypatch):
+    tower = dict(embed_dim=32, image_resolution=64, vision_width=64, transformer_width=64, transformer_layers=1)
+    monkeypatch.setattr(benchmark, 'VIT_B_16', benchmark.VIT_B_16 | tower)
+    small = {name: GuideSizes(64, 2, sizes.patch_size, 4) for name, sizes in benchmark.GUIDE_SIZES.items()}
+    monkeypatch.setattr(benchmark, 'GUIDE_SIZES', small)
+    names, out = ['clip', 'proxyclip', 'lposs', 'lposs_plus', 'corrclip'], tmp_path / 'methods.json'
+    argv = ['--config', str(ROOT / 'configs' / 'cfg_shapes.py'), '--device', 'cpu']
+    argv += ['--size', '72', '96', '--rounds', '1', '--json', str(out), '--methods', *names]
+    benchmark.main(argv)
+    rows = json.loads(out.read_text())
+    assert [row['method'] for row in rows] == names
+    assert all(row['maps_seconds'] > 0 and row['maps_ratio'] > 0 and row['whole_ratio'] > 0 for row in rows)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[-len(names) - 1 :]] == ['method', *names]
 
 
 @pytest.mark.slow

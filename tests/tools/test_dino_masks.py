@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import torch
 
+from clip.guides import Guide, GuideSizes
 from naclip.data.run_lengths import decode
-from naclip.training.dino import DINO
 from naclip.training.pictures import Layout, read_index
 from tests.naclip.training.test_pictures import write_pair
 from tools import dino_masks
@@ -15,7 +15,7 @@ from tools import dino_masks
 
 def test_masks_cover_each_picture_once(tmp_path, capsys):
     torch.manual_seed(0)
-    tower = DINO(128, 16, 17, 1)
+    tower = Guide(GuideSizes(128, 1, 16, 4))
     torch.nn.init.normal_(tower.pos_embed)
     torch.save(tower.state_dict(), tmp_path / 'dino.pth')
     for name in ('sa_000020/sa_1', 'sa_000020/sa_2'):

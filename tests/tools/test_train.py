@@ -29,6 +29,10 @@ QUICK = {
     'log_interval': 1,
     'checkpoint_interval': 1,
     'model.clusters': 3,
+    'model.start': 'vectors',
+    'model.crop': 64,
+    'data.crop': 64,
+    'data.jitter': True,
     'model.resolution': 32,
     'val_config': None,
 }
@@ -185,13 +189,17 @@ def test_bad_configs(refusal, tmp_path):
     assert "unknown key of the config: rates. 'head'" in refusal(**{'rates.head': 3})
     assert 'they must agree' in refusal(**{'model.crop': 32})
     assert 'max_iters is 0, expected' in refusal(max_iters=0)
-    assert "model.start is 'zeros', expected one of words, vectors" in refusal(**{'model.start': 'zeros'})
+    assert "model.start is 'zeros', expected one of words, known, vectors, or" in refusal(**{'model.start': 'zeros'})
+    names = {'model.start': 'configs/cls_shapes.txt', 'model.prompt_length': 1}
+    assert 'has 20 names, and model.clusters is 3' in refusal(**names, **{'model.clusters': 3})
+    names['model.prompt_length'] = 2
+    assert "the name 'grass' has 1 tokens, a prompt has 2" in refusal(**names, **{'model.clusters': 20})
     assert 'there would be no masks' in refusal(**{'data.annotations': None})
     assert 'val_config nothing.py does not exist' in refusal(val_config='nothing.py')
     assert 'unknown backbone' in refusal(**{'model.clip_path': 'ViT-Z'})
     path = tmp_path / 'other.py'
     path.write_text('batch = 3\n')
-    assert 'does not describe a training: it has no data' in refusal(config=path)
+    assert 'does not describe a training: it has no rates, ' in refusal(config=path)
 
 
 def test_bad_data(refusal, data, tmp_path):

@@ -64,3 +64,13 @@ def test_shares():
     found = [strengthened(picture(), (0, 0, 1, 1), rng) for _ in range(300)]
     grey = np.mean([np.ptp(strong.astype(int), axis=2).max() == 0 for strong in found])
     assert abs(grey - colours.GREY_SHARE) < 0.07
+
+
+def test_without_colours_only_blur_and_rectangle_are_left():
+    """A grey level far from black stays where it is in a plain picture, whatever is drawn."""
+    plain = np.full((40, 40, 3), (200, 60, 90), np.uint8)
+    for seed in range(30):
+        strong = strengthened(plain, (2, 3, 5, 6), np.random.default_rng(seed), colours=False)
+        assert not strong[2:7, 3:9].any()
+        strong[2:7, 3:9] = plain[2:7, 3:9]
+        assert np.array_equal(strong, plain)

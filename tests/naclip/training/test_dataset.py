@@ -1,10 +1,12 @@
 """Samples: the same for the same place in a run, whoever makes them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from naclip.training.dataset import MaskedPictures, Places, Sampling
 from naclip.training.pictures import Layout
@@ -33,6 +35,14 @@ def test_samples(dataset):
     assert sample['seconds'] > 0
     assert same(sample, dataset[3, 2])
     assert not same(sample, dataset[4, 2])
+
+
+def test_without_jitter_both_pictures_keep_their_colours():
+    plain, sampling = Image.new('RGB', (60, 40), (200, 60, 90)), replace(SAMPLING, jitter=False)
+    for seed in range(10):
+        sample = sampling.sample(plain, [], np.random.default_rng(seed))
+        assert {tuple(pixel) for pixel in sample['weak'].flatten(1).T.tolist()} == {(200, 60, 90)}
+        assert {tuple(pixel) for pixel in sample['strong'].flatten(1).T.tolist()} == {(200, 60, 90), (0, 0, 0)}
 
 
 def test_a_picture_without_masks(dataset):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import CosineAnnealingLR
 
+from clip.guides import Guide, GuideSizes
 from naclip.training import model as module
-from naclip.training.dino import DINO
 from naclip.training.model import PixelCLIPModel, TrainingGroups, TrainingPreprocessor
 from tests.naclip.training.golden import golden, pictures, said
 
@@ -15,7 +15,7 @@ from tests.naclip.training.golden import golden, pictures, said
 @pytest.fixture
 def model(checkpoint_file, monkeypatch) -> PixelCLIPModel:
     torch.manual_seed(0)
-    monkeypatch.setattr(module, 'load_dino', lambda *_: DINO(128, 16, 17, 1).requires_grad_(False))
+    monkeypatch.setattr(module, 'load_dino', lambda *_: Guide(GuideSizes(128, 1, 16, 4)).requires_grad_(False))
     sizes = dict(clusters=4, resolution=32, crop=64, mask_resolution=16)
     return PixelCLIPModel(checkpoint_file, **sizes, dino='dino_vits16').train()
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from clip import tokenize
-from naclip.training.prompts import cluster_centres, random_vectors, random_words, slots, template_ids
+from naclip.training.prompts import (
+    STARTS,
+    cluster_centres,
+    known_words,
+    random_vectors,
+    random_words,
+    slots,
+    template_ids,
+    words_of_names,
+)
 from tests.naclip.training.golden import assert_near, golden, training
 
 
@@ -40,6 +49,35 @@ def test_centres_of_words_are_those_of_the_sentence(model):
     centre = cluster_centres(model, model.token_embedding(words)[None])
     sentence = model.encode_text(tokenize('A photo of a red old wooden chair in the scene'))
     torch.testing.assert_close(centre, sentence)
+
+
+@pytest.mark.parametrize(('clusters', 'length'), [(3, 2), (7, 1), (5, 4)])
+def test_known_words_have_their_turn_before_any_comes_again(clusters, length):
+    embedding = torch.zeros(20, 8)
+    known = [2, 3, 5, 7, 11, 13, 17]
+    embedding[known] = torch.randn(len(known), 8)
+    words = known_words(clusters, length, embedding)
+    assert words.shape == (clusters, length)
+    times = torch.bincount(words.flatten(), minlength=20)[known]
+    assert times.sum() == clusters * length  # no other word
+    assert times.max() - times.min() <= 1
+    assert torch.equal(words, known_words(clusters, length, embedding))
+    assert not torch.equal(words, known_words(clusters, length, embedding, seed=1))
+
+
+def test_words_of_names():
+    ids = words_of_names(['red chair', 'old tree'], 2)
+    assert torch.equal(ids, torch.stack([tokenize(name)[0, 1:3] for name in ('red chair', 'old tree')]))
+    with pytest.raises(ValueError, match=r"the name 'tree' has 1 tokens, a prompt has 2"):
+        words_of_names(['red chair', 'tree'], 2)
+
+
+@pytest.mark.parametrize('start', STARTS)
+def test_starts(start, model):
+    embedding = model.token_embedding.weight.detach()
+    words = STARTS[start](6, 2, embedding, 0)
+    assert words.shape == (6, 2, embedding.shape[1])
+    assert torch.equal(words, STARTS[start](6, 2, embedding, 0))
 
 
 def test_vectors_have_the_spread_of_the_known_words():
