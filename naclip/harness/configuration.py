@@ -21,6 +21,7 @@ MACHINE_KEYS = (  # no part of a protocol
     *('regions', 'template_ranking'),
 )
 LOADER_KEYS = ('test_dataloader.num_workers', 'test_dataloader.persistent_workers')
+CUDA_BATCH, CUDA_WORKERS = 16, 16  # pictures in a batch, and processes that load them, for each GPU
 METHOD_OF_TYPE = {'NACLIP': 'naclip', 'CLIPForSegmentation': 'sclip'}  # segmentor types of published configs
 # How published configs name constants of the last-block methods, in the order of `build_method`'s arguments.
 LAST_BLOCK_KEYS = {'attn_strategy': 'attention', 'arch': 'architecture', 'gaussian_std': 'gaussian_std'}
@@ -282,6 +283,15 @@ def parse_overrides(items: Sequence[str]) -> dict[str, object]:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args(['--cfg-options', *items] if items else []).cfg_options
+
+
+def suit_device(config: Config, device: str) -> None:
+    """On a GPU, which single pictures do not keep busy, load more at a time and ahead; options may say otherwise."""
+    if device == 'cuda':
+        processes = int(os.environ.get('WORLD_SIZE', 1))
+        loader = config.test_dataloader
+        loader.batch_size = max(loader.get('batch_size', 1), CUDA_BATCH)
+        loader.num_workers = max(loader.get('num_workers', 0), min((os.cpu_count() or 1) // processes, CUDA_WORKERS))
 
 
 def find_step(config: Config, kind: str) -> Mapping | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from clip.model import VisionTransformer
 from naclip.harness.loading import Wanted, picture_steps
 from naclip.harness.run import Run, dataset_key
-from naclip.walk.windows import PIXELS_AT_ONCE
+from naclip.walk.windows import pixels_at_once
 
 SHARE = 0.5  # of the memory that is free, by default
 MAPS_AT_ONCE = 4  # of one run: merged, refined, kept for a vote, and what works on them
@@ -71,9 +71,10 @@ def bytes_needed(runs: Sequence[Run]) -> int:
 
 def _bytes_read(visual: torch.nn.Module) -> int:
     """What a reading of as many windows as go together keeps at most: each block's tokens, queries, keys and values."""
+    pixels = pixels_at_once(next(visual.parameters()).device)
     if not isinstance(visual, VisionTransformer):
-        return BYTES * 64 * PIXELS_AT_ONCE
-    tokens = PIXELS_AT_ONCE // visual.patch_size**2
+        return BYTES * 64 * pixels
+    tokens = pixels // visual.patch_size**2
     return BYTES * 4 * tokens * len(visual.class_embedding) * len(visual.transformer.resblocks)
 
 

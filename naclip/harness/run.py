@@ -118,6 +118,7 @@ class Preparation:
             benchmark, folder = configuration.benchmark_name(path), path.stem
             config = configuration.load_config(path, options.name_path)
         config.test_evaluator = configuration.single_metric(config.test_evaluator)
+        configuration.suit_device(config, self.device)
         method = configuration.apply_method(config, options.method) if options.method else None
         protocol = (
             options.protocol

@@ -148,6 +148,25 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
     A neighbour's affinity is the channels' mean of -|I_p - I_n| / (1e-8 + 0.1 σ_p), where σ_p is the standard
     deviation over the 3x3 neighbourhoods, centre included, of all dilations together; softmax over P.
     """
+    kernel = _triton_affinity() if image.is_cuda and image.dtype == torch.float32 else None
+    if kernel is None:
+        return plain_affinity(image, dilations)
+    offsets = _offsets_on(image.device, tuple(dilations))
+    return torch.stack([kernel(picture.contiguous(), offsets, len(dilations)) for picture in image])
+
+
+@cache
+def _triton_affinity() -> Callable | None:
+    """The kernel for CUDA; None where PyTorch came without Triton."""
+    try:
+        from naclip.walk.pamr_triton import affinity
+    except ImportError:
+        return None
+    return affinity
+
+
+def plain_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """As `affinity`, in plain PyTorch."""
     values = 9 * len(dilations)
     reach = max(dilations)
     padded = F.pad(image, (reach, reach, reach, reach), mode='replicate')

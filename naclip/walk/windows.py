@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIXELS_AT_ONCE = 32 * 224 * 224  # windows go through the tower together up to this many pixels
+CUDA_TIMES = 8  # on a GPU, which small batches do not fill, so many times as many
 
 
 class Window(NamedTuple):
@@ -98,7 +99,12 @@ def look_through(
 
 def windows_at_once(windows: Tensor) -> int:
     """How many windows of the size of these (n, 3, crop, crop) go through the tower together."""
-    return max(PIXELS_AT_ONCE // windows[0, 0].numel(), 1)
+    return max(pixels_at_once(windows.device) // windows[0, 0].numel(), 1)
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """How many pixels of windows go through the tower together on a device."""
+    return PIXELS_AT_ONCE * (CUDA_TIMES if device.type == 'cuda' else 1)
 
 
 def side_by_side(logits: Tensor, boxes: list[Window]) -> Tensor:
