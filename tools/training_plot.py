@@ -1,25 +1,12 @@
 """Plot a training run's loss and the mIoU on the way: tools/training_plot.py WORK_DIR --out training.png"""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
-
-
-def read_losses(work_dir: Path) -> dict[int, float]:
-    """The losses of all attempts of a run by step; of a step that ran twice, the last.
-
-    Raises:
-        FileNotFoundError: no log there.
-    """
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(f'{work_dir} has no log of a training (*/vis_data/scalars.json)')
-    lines = [json.loads(line) for log in logs for line in log.read_text(encoding='utf-8').splitlines()]
-    return dict(sorted({line['step']: line['loss'] for line in lines if 'loss' in line}.items()))
+from naclip.reports.training import read_losses, read_scores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,10 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         losses = read_losses(options.work_dir)
-        scores = options.work_dir / 'validation.json'
-        points = (
-            [(entry['step'], entry['mIoU']) for entry in json.loads(scores.read_text())] if scores.is_file() else []
-        )
+        points = read_scores(options.work_dir)
         if options.untrained is not None:
             points.insert(0, (0, options.untrained))
         figure = Figure(figsize=(7, 3), layout='constrained')

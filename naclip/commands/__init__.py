@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, Command] = {
     'score': Command('naclip.commands.score', 'score label maps on disk, whatever made them, on a benchmark'),
     'train': Command('naclip.commands.train', 'train PixelCLIP from pictures and masks without classes'),
     'report': Command('naclip.commands.report', 'tables, plots and a page of several runs'),
+    'figure': Command('naclip.commands.figure', 'one figure of chosen pictures under several methods'),
     'check': Command('naclip.commands.check', "tell what is wrong with benchmarks' data"),
     'ls': Command('naclip.commands.listing', 'list methods, benchmarks, protocols or backbones'),
     'app': Command('naclip.commands.app', 'a page in the browser on which pictures are segmented'),

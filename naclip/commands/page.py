@@ -1,6 +1,7 @@
 """The page of tools/app.py, without a browser: what was uploaded -> what is shown."""
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,23 @@ CSS = """
 
 Load = Callable[[str], Segmenter]  # a backbone by its name
 Scores = list[tuple[int, float]]  # class index and score, best first
+
+
+def number_of(text: str | None, what: str) -> float | None:
+    """A number that was typed; None where nothing was.
+
+    Raises:
+        ValueError: it is none; says which.
+    """
+    if not (text or '').strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is {text.strip()!r}, expected a number, or nothing for the method's own")
+    return value
 
 
 def read_upload(path: str | None) -> Image.Image:

@@ -8,7 +8,8 @@ from pathlib import Path
 from naclip.cli import OneLineParser
 from naclip.files import folder_written_whole
 
-FILES = {'report.md', 'report.html', 'table.csv', 'runs.csv', 'plots'}
+FILES = {'report.md', 'report.html', 'table.csv', 'table.tex', 'runs.csv', 'plots'}
+PLOTS = ('.png', '.svg')
 
 
 def check_target(folder: Path) -> None:
@@ -22,7 +23,7 @@ def check_target(folder: Path) -> None:
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.exists() else []
     plots = folder / 'plots'
     if plots.is_dir():
-        strangers += [f'plots/{path.name}' for path in plots.iterdir() if path.suffix != '.png']
+        strangers += [f'plots/{path.name}' for path in plots.iterdir() if path.suffix not in PLOTS]
     if strangers:
         raise ValueError(f'{folder} holds {strangers[0]}, no part of a report: give a new or empty folder with -o')
 
@@ -52,12 +53,12 @@ def report(work_dirs: Sequence[Path], out: Path, prog: str) -> bool:
 
     check_target(out)
     runs = find_runs(work_dirs)
-    files, left_out = make_report(runs)
+    files, left_out, notes = make_report(runs, work_dirs)
     with folder_written_whole(out) as folder:
         (folder / 'plots').mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
-    tell(left_out, runs.notes, prog)
+    tell(left_out, notes, prog)
     print(f'{len(runs.runs)} runs  ->  {out / "report.html"}')
     return not left_out
 

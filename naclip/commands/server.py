@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from clip import available_models, resolve_device
 from clip.sources import check_name
 from naclip.api import Segmentation, Segmenter
+from naclip.commands.compare import MOST_COMPARED, Settings, compare_upload, link_of, settings_of
 from naclip.commands.page import (
     CSS,
     EXAMPLES,
     PREVIEW_SIDE,
     Load,
     legend_html,
+    number_of,
     picture_point,
     point_html,
     read_upload,
@@ -102,7 +104,9 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
 
     @told
     def segment(path, *inputs):
-        seen, unknown = segment_upload(load, path, *inputs)
+        given = chosen(*inputs)
+        texts = (given.classes, given.background, given.method, given.backbone)
+        seen, unknown = segment_upload(load, path, *texts, given.std, given.pamr, given.prob_thd)
         if unknown:
             gr.Warning(html.escape(f'the backbone has never seen {", ".join(map(repr, unknown))}'))
         out, stem = Path(tempfile.mkdtemp(dir=folder)), Path(path).stem
@@ -122,11 +126,32 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         point = picture_point(kept(seen), *event.index)
         return point_html(seen, *point) if point else gr.skip()
 
+    def chosen(classes, background, method, model, std, pamr, prob_thd):
+        numbers = number_of(std, 'σ'), number_of(prob_thd, 'prob_thd')
+        return Settings(classes, background, model, method, numbers[0], pamr, numbers[1])
+
+    @told
+    def compare(path, methods, both, *inputs):
+        return gr.update(value=compare_upload(load, path, chosen(*inputs), methods, both), visible=True)
+
+    @told
+    def link(request: gr.Request, *inputs):
+        address = str(request.request.base_url).rstrip('/')
+        return gr.update(value=f'{address}/{link_of(chosen(*inputs))}', visible=True)
+
+    def restore(request: gr.Request):
+        query, usual = str(request.request.url.query), Settings(backbone=backbone)
+        found = settings_of(query, usual, METHODS_OFFERED, backbone_choices(backbone))
+        if found == usual:
+            return [gr.skip()] * len(settings)  # the visitor may have been quicker, and typed something
+        std, prob_thd = ('' if value is None else f'{value:g}' for value in (found.std, found.prob_thd))
+        return found.classes, found.background, found.method, found.backbone, std, found.pamr, prob_thd
+
     examples = write_examples(folder.parent / 'examples')
 
     def fill(number):
         _, classes, background = EXAMPLES[number]
-        return str(examples[number]), classes, background, 'shapes', 'naclip', None, 'method', None
+        return str(examples[number]), classes, background, 'shapes', 'naclip', '', 'method', ''
 
     with gr.Blocks(title='NACLIP', analytics_enabled=False, delete_cache=(600, FILES_KEPT)) as page:
         gr.Markdown(
@@ -136,6 +161,11 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.File(label='Picture', height=130, elem_id='upload')
+                with gr.Accordion('Paste, or photograph', open=False, elem_id='camera-part'):
+                    camera = gr.Image(
+                        sources=['clipboard', 'webcam'], type='filepath', format='png', show_label=False,
+                        buttons=[], elem_id='camera',
+                    )  # fmt: skip
                 picture = gr.Image(
                     visible=False, interactive=False, show_label=False, format='png', buttons=[], elem_id='preview'
                 )
@@ -164,8 +194,26 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                         ['method', 'on', 'off'], value='method', label='PAMR: refinement along edges', elem_id='pamr'
                     )
                     with gr.Row():
-                        std = gr.Number(label='σ, in patches', placeholder='default', min_width=120, elem_id='std')
-                        prob_thd = gr.Number(label='prob_thd', placeholder='default', min_width=120, elem_id='prob-thd')
+                        # Texts: an empty gr.Number turns into 0 when it is shown.
+                        typed = dict(placeholder='default', max_lines=1, min_width=120)
+                        std = gr.Textbox(label='σ, in patches', elem_id='std', **typed)
+                        prob_thd = gr.Textbox(label='prob_thd', elem_id='prob-thd', **typed)
+                with gr.Accordion('Compare methods', open=False, elem_id='compare'):
+                    compared = gr.Dropdown(
+                        METHODS_OFFERED,
+                        value=['clip', 'naclip'],
+                        multiselect=True,
+                        max_choices=MOST_COMPARED,
+                        label=f'Methods, {MOST_COMPARED} at most',
+                        elem_id='compared',
+                    )
+                    both = gr.Checkbox(label='each without and with PAMR', elem_id='both')
+                    comparing = gr.Button('Compare', elem_id='comparing')
+                with gr.Accordion('Link to these settings', open=False, elem_id='link-part'):
+                    linking = gr.Button('Make a link', elem_id='linking')
+                    address = gr.Textbox(
+                        visible=False, interactive=False, label='Link', buttons=['copy'], elem_id='address'
+                    )
                 example = gr.Dataset(
                     label='Examples: generated pictures, backbone shapes',
                     components=[gr.Image(render=False)],
@@ -184,6 +232,10 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                 seen = gr.Image(
                     interactive=False, show_label=False, format='png', buttons=['fullscreen'], elem_id='seen'
                 )
+                side_by_side = gr.Gallery(
+                    visible=False, interactive=False, columns=2, format='png', object_fit='contain',
+                    show_label=False, buttons=['fullscreen'], elem_id='side-by-side',
+                )  # fmt: skip
                 with gr.Row():
                     with gr.Column(min_width=240):
                         legend = gr.HTML(elem_id='legend', container=True, visible=False)
@@ -198,6 +250,12 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         triggers = [button.click, classes.submit, background.submit]
         gr.on(triggers, segment, inputs, outputs, **once)
         filled = [upload, classes, background, model, method, std, pamr, prob_thd]
+        settings = inputs[1:]
+        comparison = once | dict(show_progress_on=side_by_side)
+        comparing.click(compare, [upload, compared, both, *settings], side_by_side, **comparison)
+        linking.click(link, settings, address, **private)
+        page.load(restore, None, settings, **private)
+        camera.change(lambda path: path or gr.skip(), camera, upload, **private)
         example.click(fill, example, filled, **private).success(segment, inputs, outputs, **once)
         choice.input(show, [result, choice], seen, **private)
         seen.select(describe, result, scores, **private)

@@ -1,15 +1,13 @@
-"""The plots of a report, as PNG files in memory. K classes."""
+"""The plots of single runs, as PNG files in memory. K classes."""
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from naclip.reports.runs import SWEPT, Run, Sweep, most_confused, row_shares
+from naclip.reports.curves import shorten, to_png
+from naclip.reports.runs import Run, most_confused, row_shares
 
 MAX_BARS = 30  # classes that are still readable as bars
 MAX_NAME = 28  # letters of a name
@@ -39,7 +37,7 @@ def class_bars(run: Run) -> bytes:
     axis.set(xlim=(0, 108), xlabel='IoU in %')
     axis.set_title(f'{run.benchmark}: {what} classes by IoU{absent}', fontsize=10, parse_math=False)
     axis.invert_yaxis()
-    return _png(figure)
+    return to_png(figure)
 
 
 def confusion_map(run: Run, matrix: np.ndarray) -> bytes:
@@ -60,42 +58,10 @@ def confusion_map(run: Run, matrix: np.ndarray) -> bytes:
     which = f'the {len(chosen)} most confused of {len(matrix)} classes' if len(chosen) < len(matrix) else 'all classes'
     axis.set_title(f"{run.benchmark}: {which}, % of a row's labelled pixels", fontsize=10, parse_math=False)
     figure.colorbar(image, shrink=0.7)
-    return _png(figure)
-
-
-def sweep_lines(sweep: Sweep) -> bytes:
-    """mIoU against a setting."""
-    figure = Figure(figsize=(8, 4), layout='constrained')
-    axis = figure.subplots()
-    for points in sweep.lines.values():
-        axis.plot(*zip(*points, strict=True), 'o-')
-    axis.set(xlabel=SWEPT[sweep.setting], ylabel='mIoU in %')
-    axis.set_title(f'{sweep.benchmark}: mIoU by {sweep.setting}', fontsize=10, parse_math=False)
-    axis.grid(alpha=0.3)
-    legend = axis.legend([_shorten(name, 100) for name in sweep.lines], fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _name_ticks(axis, names: Sequence[str], rotation: float = 0) -> None:
     """Class names as tick labels, taken literally: '$' starts no formula."""
-    axis.set_ticks(range(len(names)), [_shorten(name) for name in names], parse_math=False, rotation=rotation)
+    axis.set_ticks(range(len(names)), [shorten(name, MAX_NAME) for name in names], parse_math=False, rotation=rotation)
     axis.set_tick_params(labelsize=8)
-
-
-def _shorten(name: str, length: int = MAX_NAME) -> str:
-    """A name on one line, at most `length` letters."""
-    name = ' '.join(name.split())
-    return name if len(name) <= length else f'{name[: length - 1]}…'
-
-
-def _png(figure: Figure) -> bytes:
-    """The figure as a PNG file; without a date, so that equal plots are equal files."""
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        # Letters that the font lacks become boxes; the tables have them.
-        warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from', UserWarning)
-        figure.savefig(file, format='png', dpi=110)
-    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from clip.weights import RELEASES
@@ -10,6 +11,11 @@ from naclip.runs.results import SCORED
 
 FILE = Path(__file__).with_name('published.json')
 BACKBONE = 'ViT-B/16'  # what all the published numbers were taken with
+
+
+@cache
+def _read(path: Path) -> Mapping:
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 def published_miou(record: Mapping) -> tuple[float | None, str]:
@@ -29,7 +35,7 @@ def find_published(record: Mapping) -> tuple[float | None, str, list[str]]:
     """
     if record['protocol'] == SCORED:  # whatever the name says, nothing is known of how the label maps were made
         return None, 'not published', []
-    published = json.loads(FILE.read_text(encoding='utf-8'))
+    published = _read(FILE)
     method, protocol = record['method'], record['protocol']
     # NACLIP's second release is its first one's method under another protocol; CLIP Surgery is no protocol of CLIP's.
     own = protocol.startswith(f'{method}_') and all(other.name != protocol for other in METHODS)

@@ -9,13 +9,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from clip.form import MEAN, OPENAI, STD
 from clip.weights import available_models
-from naclip.protocols import PROTOCOLS
 from naclip.reports.published import find_published
 from naclip.runs import attempts
 from naclip.runs.journal import pixel_counts
@@ -32,9 +32,16 @@ EXPECTED = (
 OF_TOWERS = ('sha256.weights', 'settings.dtype')  # which label maps that were made elsewhere do not have
 # Settings that numbers do not depend on.
 PLACES = ('data_root', 'config', 'vocabulary', 'templates', 'processes', 'form_known_by', 'predictions')
+# Numbers among the settings that are not swept: of the weights' form, of the labels, and of how much was looked at.
+NOT_SWEPT = (*PLACES, 'limit', 'head_width', 'text_head_width', 'ignore_index')
 # What earlier releases took every backbone for, and did not write down.
 EARLIER = asdict(OPENAI) | {'mean': list(MEAN), 'std': list(STD)}
-SWEPT = {'gaussian_std': 'σ of the Gaussian, in patches', 'prob_thd': 'prob_thd'}
+# Settings whose names say little, in words; they come first.
+SWEPT = {
+    'gaussian_std': 'σ of the Gaussian, in patches',
+    'prob_thd': 'prob_thd: probability below which a pixel is background',
+    'logit_scale': 'logit_scale: factor of the cosines',
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +82,26 @@ class Run:
     def seconds(self) -> float | None:
         return self.get('seconds.total', (int, float))
 
+    @property
+    def shared_by(self) -> int:
+        """How many methods were evaluated in the pass whose seconds these are."""
+        return self.get('seconds.shared_by', int) or 1
+
+    @property
+    def picture_seconds(self) -> float | None:
+        """Seconds a picture, where they are the cost of this method on its device: not shared, no other device."""
+        earlier = self.get('resumed_from', list) or []
+        moved = any('device' in notes for notes in earlier if isinstance(notes, Mapping))
+        seconds = self.get('seconds.per_image', (int, float))
+        return None if self.shared_by > 1 or moved or not seconds or seconds <= 0 else seconds
+
     def miou(self, labelled_only: bool | None = None) -> float:
         """mIoU in percent, over the classes in the ground truth or over all that occur; None: as the run was set."""
-        return self.counts.metrics(self.labelled_only if labelled_only is None else labelled_only)['mIoU']
+        return self._mious[self.labelled_only if labelled_only is None else labelled_only]
+
+    @cached_property
+    def _mious(self) -> dict[bool, float]:
+        return {only: self.counts.metrics(only)['mIoU'] for only in (False, True)}
 
 
 @dataclass(frozen=True)
@@ -91,15 +115,27 @@ class Runs:
 
 def run_name(record: Mapping) -> str:
     """What a run was: method, protocol, and what options changed of it."""
+    if record['protocol'] == SCORED:
+        return f'{record["method"]} ({SCORED}{_differences(record)})'
+    return f'{record["method"]} ({record["protocol"]}{_differences(record)}; {short_backbone(record)})'
+
+
+def short_name(record: Mapping, limited: bool = True) -> str:
+    """What a run was, where protocol and backbone are told elsewhere; and with `limited` False the pictures' number."""
+    return f'{record["method"]}{_differences(record, limited)}'
+
+
+def short_backbone(record: Mapping) -> str:
+    """A backbone's name; of a file the last part of its path."""
+    backbone = record['backbone']
+    return backbone if backbone in available_models() else Path(backbone).name
+
+
+def _differences(record: Mapping, limited: bool = True) -> str:
     changes = ''.join(f', {key} {value}' for key, value in record['changes'].items())
     settings = record.get('settings')
     limit = settings.get('limit') if isinstance(settings, Mapping) else None
-    first = f', first {limit}' if limit else ''
-    backbone = record['backbone']
-    if record['protocol'] == SCORED:
-        return f'{record["method"]} ({SCORED}{first})'
-    short = backbone if backbone in available_models() else Path(backbone).name
-    return f'{record["method"]} ({record["protocol"]}{changes}{first}; {short})'
+    return changes + (f', first {limit}' if limit and limited else '')
 
 
 def find_runs(folders: Iterable[Path]) -> Runs:
@@ -113,6 +149,7 @@ def find_runs(folders: Iterable[Path]) -> Runs:
     left_out: list[str] = []
     notes: list[str] = []
     files: set[Path] = set()
+    known: dict[str, Run] = {}
     for folder in folders:
         found = sorted(folder.rglob(RESULTS))
         if not found:
@@ -126,7 +163,8 @@ def find_runs(folders: Iterable[Path]) -> Runs:
             except (ValueError, OSError) as error:
                 left_out.append(str(error))
                 continue
-            twin = next((other for other in runs if identity(other) == identity(run)), None)
+            twin = known.setdefault(identity(run), run)
+            twin = None if twin is run else twin
             if twin and twin.record['classes'] == run.record['classes']:
                 notes.append(f'{path} is the same run as {twin.path}, with the same counts: shown once')
                 continue
@@ -229,22 +267,26 @@ def identity(run: Run, without: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one method under one protocol, by benchmark."""
+    """The runs of one method under one protocol, by benchmark; `variant` tells rows of one name apart."""
 
     name: str
     runs: Mapping[str, Run]
+    variant: tuple[str, ...] = ()
 
-    def mean(self, benchmarks: Sequence[str], labelled_only: bool) -> tuple[float, int] | None:
-        """The mean mIoU over those of the benchmarks that the row's protocol covers, and their number.
+    def label(self, limited: bool = True) -> str:
+        """The row's name, where protocol and backbone are told elsewhere; see `short_name`."""
+        return '; '.join([short_name(self.any.record, limited), *self.variant])
 
-        None where one of them is missing, or there are fewer than two.
-        """
-        protocol = PROTOCOLS.get(next(iter(self.runs.values())).record['protocol'])
-        own = [benchmark for benchmark in benchmarks if protocol is None or protocol.covers(benchmark)]
-        if len(own) < 2 or any(benchmark not in self.runs for benchmark in own):
-            return None
-        values = [self.runs[benchmark].miou(labelled_only) for benchmark in own]
-        return None if any(map(math.isnan, values)) else (sum(values) / len(values), len(values))
+    @property
+    def any(self) -> Run:
+        """One of the runs."""
+        return next(iter(self.runs.values()))
+
+    def mean(self, benchmarks: Sequence[str], labelled_only: bool | None) -> tuple[float, int] | None:
+        """The mean mIoU over those of the benchmarks that the row has, and their number; None without any."""
+        values = [self.runs[name].miou(labelled_only) for name in benchmarks if name in self.runs]
+        values = [value for value in values if not math.isnan(value)]
+        return (sum(values) / len(values), len(values)) if values else None
 
 
 def benchmarks_of(runs: Iterable[Run]) -> list[str]:
@@ -265,7 +307,8 @@ def make_rows(runs: Iterable[Run]) -> list[Row]:
     for name, *variant, members in parts:
         namesakes = [part[1:4] for part in parts if part[0] == name]
         differing = [value for i, value in enumerate(variant) if value and len({other[i] for other in namesakes}) > 1]
-        rows.append(Row('; '.join([name, *differing]), {run.benchmark: run for run in members}))
+        runs_of = {run.benchmark: run for run in members}
+        rows.append(Row('; '.join([name, *differing]), runs_of, tuple(differing)))
     return rows
 
 
@@ -319,14 +362,20 @@ class Sweep:
 
 
 def find_sweeps(runs: Iterable[Run]) -> list[Sweep]:
-    """The runs that differ in one of SWEPT only; at least two values make a line."""
+    """The runs that differ in one number only, a setting or a constant; at least two values make a line.
+
+    Settings of SWEPT come first.
+    """
+    runs = [run for run in runs if not math.isnan(run.miou())]
+    numbers = {id(run): _numbers(run) for run in runs}
     sweeps = []
-    for setting in SWEPT:
-        swept = [run for run in runs if _number(run, setting) is not None and not math.isnan(run.miou())]
-        for benchmark, members in _grouped(swept, lambda run: run.benchmark):
+    for setting in dict.fromkeys([*SWEPT, *(key for run in runs for key in numbers[id(run)])]):
+        for benchmark, members in _grouped((r for r in runs if setting in numbers[id(r)]), lambda run: run.benchmark):
+            if len({numbers[id(run)][setting] for run in members}) < 2:
+                continue
             lines: dict[str, list[tuple[float, float]]] = {}
             for _, group in _grouped(members, lambda run, setting=setting: identity(run, without=setting)):
-                points = sorted((_number(run, setting), run.miou()) for run in group)
+                points = sorted((numbers[id(run)][setting], run.miou()) for run in group)
                 if len({value for value, _ in points}) < 2:
                     continue
                 record = group[0].record
@@ -338,9 +387,10 @@ def find_sweeps(runs: Iterable[Run]) -> list[Sweep]:
     return sweeps
 
 
-def _number(run: Run, setting: str) -> float | None:
-    value = settings_of(run).get(setting)
-    return value if isinstance(value, int | float) else None
+def _numbers(run: Run) -> dict[str, float]:
+    """The settings and constants of a run that are numbers."""
+    settings = settings_of(run).items()
+    return {key: value for key, value in settings if type(value) in (int, float) and key not in NOT_SWEPT}
 
 
 def read_confusion(run: Run) -> np.ndarray | None:

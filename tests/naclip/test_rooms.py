@@ -24,7 +24,7 @@ ALLOWED = {
     'data': set(),
     'training': {'clip', 'data', 'methods', 'shapes', 'walk'},
     'runs': set(),
-    'reports': {'clip', 'methods', 'protocols', 'runs'},
+    'reports': {'clip', 'methods', 'runs'},
     'api': {'clip', 'methods', 'pictures', 'pipeline', 'protocols', 'walk'},
     'harness': {
         *('clip', 'data', 'floss', 'methods', 'panel', 'pictures', 'pipeline', 'protocols', 'runs', 'shapes', 'walk'),

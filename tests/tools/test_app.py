@@ -1,5 +1,6 @@
 """The page in a browser, served by a process of its own; and its command line."""
 
+import base64
 import importlib.util
 import io
 import os
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from naclip import Segmentation, segment
+from naclip.commands.compare import largest
 from naclip.commands.page import EXAMPLES, describe_point, shown
 from naclip.shapes import generator as shapes
 from tests.conftest import NO_BROWSER, free_port
@@ -37,6 +39,10 @@ NEEDED = {
 }
 MISSING = ', '.join(name for name, found in NEEDED.items() if not found)
 TIMEOUT = 30_000  # ms; the machine may be busy
+PASTED = """async png => {
+  const bytes = Uint8Array.from(atob(png), letter => letter.charCodeAt(0));
+  await navigator.clipboard.write([new ClipboardItem({'image/png': new Blob([bytes], {type: 'image/png'})})]);
+}"""
 CLASSES = 'cat, kitten; house; grass; water; brick; wood'
 
 
@@ -326,6 +332,78 @@ class TestPage:
         assert {name for name, _ in tab.rows('#scores')} == set(expected.names)
         assert not other.complaints
         other.context.close()
+
+    def test_settings_that_are_looked_at_only(self, tab, picture):
+        """What is left empty stays the method's, also once it was shown: a background has its own threshold."""
+        tab.upload(picture)
+        tab.page.wait_for_selector('#preview img')
+        tab.type('cat; house', 'grass, sky')
+        tab.page.click('#settings button')
+        tab.page.wait_for_selector('#prob-thd input')
+        tab.segment()
+        seen = segment(picture, 'cat; house', 'grass, sky', backbone='shapes', device='cpu')
+        np.testing.assert_array_equal(tab.overlay(), np.asarray(shown(seen, -1)))
+        tab.page.fill('#std input', 'wide')
+        tab.page.click('#segment')
+        assert "σ is 'wide', expected a number" in tab.message()
+
+    def test_methods_side_by_side(self, tab, picture):
+        tab.upload(picture)
+        tab.page.wait_for_selector('#preview img')
+        tab.type(CLASSES)
+        tab.page.click('#compare button')
+        tab.page.click('#comparing')
+        tab.page.wait_for_selector('#side-by-side img')
+        images = tab.page.locator('#side-by-side .grid-container img')
+        for i, method in enumerate(('clip', 'naclip')):
+            seen = segment(picture, CLASSES, backbone='shapes', device='cpu', method=method)
+            body = tab.context.request.get(images.nth(i).get_attribute('src')).body()
+            np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(body))), np.asarray(shown(seen, -1)))
+            assert f'{method}: {largest(seen.names, seen.shares)}' in tab.page.inner_text('#side-by-side')
+        tab.page.get_by_label('each without and with PAMR').check()
+        for name in ('sclip', 'gem', 'clearclip'):
+            tab.page.click('#compared input')
+            tab.page.get_by_role('option', name=name, exact=True).click()
+        tab.page.keyboard.press('Escape')
+        tab.page.click('#comparing')
+        assert '10 pictures to compare, expected 1 to 8' in tab.message()
+
+    def test_a_link_restores_settings(self, tab, chromium, picture):
+        tab.type('cat; <b>ufo</b>', 'sky & sea')
+        tab.page.click('#settings button')
+        tab.page.click('#method input')
+        tab.page.get_by_role('option', name='sclip', exact=True).click()
+        tab.page.fill('#std input', '3')
+        tab.page.get_by_label('on', exact=True).check()
+        tab.page.click('#link-part button')
+        tab.page.click('#linking')
+        tab.page.wait_for_selector('#address textarea, #address input')
+        address = tab.page.input_value('#address textarea, #address input')
+        assert address.startswith(tab.page.url.split('?')[0])
+        other = Tab(chromium, address)
+        other.page.wait_for_function('document.querySelector("#classes textarea").value.startsWith("cat")')
+        assert other.page.input_value('#classes textarea') == 'cat; <b>ufo</b>'
+        assert other.page.input_value('#background textarea') == 'sky & sea'
+        other.page.click('#settings button')
+        assert other.page.input_value('#method input') == 'sclip'
+        assert other.page.input_value('#std input') == '3'
+        assert other.page.get_by_label('on', exact=True).is_checked()
+        assert other.page.input_value('#prob-thd input') == ''
+        assert not other.complaints
+        other.context.close()
+
+    def test_a_pasted_picture(self, tab, picture):
+        tab.context.grant_permissions(['clipboard-read', 'clipboard-write'])
+        png = base64.b64encode(picture.read_bytes()).decode()
+        tab.page.click('#camera-part button')
+        tab.page.wait_for_selector('#camera')
+        tab.page.evaluate(PASTED, png)
+        tab.page.get_by_label('Paste from clipboard').click()
+        tab.page.wait_for_selector('#preview img')
+        tab.type(CLASSES)
+        tab.segment()
+        seen = segment(picture, CLASSES, backbone='shapes', device='cpu')
+        np.testing.assert_array_equal(tab.overlay(), np.asarray(shown(seen, -1)))
 
     def test_nothing_to_call_from_outside(self, tab, server):
         answer = tab.context.request.get(f'{server.address}gradio_api/info').json()

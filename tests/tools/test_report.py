@@ -2,8 +2,8 @@
 
 import csv
 import json
-import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from naclip.reports.runs import find_runs
+from naclip.reports import page as report_page
+from naclip.reports.classes import class_tables, confused_pairs
+from naclip.reports.gallery import in_order, read_labels, read_pictures
+from naclip.reports.matrix import lines_of, make_matrix, matrix_csv, matrix_latex, matrix_markdown
+from naclip.reports.runs import Runs, find_runs, read_confusion
 from tests.conftest import NO_BROWSER, ROOT
-from tests.naclip.reports.test_runs import random_matrix, write_run
+from tests.naclip.reports.made import random_matrix, write_many, write_run
 from tools.report import main
 
 if TYPE_CHECKING:
@@ -67,17 +71,15 @@ def runs(tmp_path: Path) -> Path:
 def test_page_is_whole_escaped_and_self_contained(runs: Path, tmp_path: Path):
     assert main([str(runs), '-o', str(tmp_path / 'out')]) == 0
     page = Page((tmp_path / 'out/report.html').read_text('utf-8'))
-    assert [tag for tag, _ in page.tags].count('script') == 1
-    assert EVIL in page.texts
+    assert [tag for tag, _ in page.tags].count('script') == 2  # the data, and what the page does
+    assert not any(EVIL in text for text in page.texts)  # it is in the data only, where '<' is written otherwise
     assert not [tag for tag, _ in page.tags if tag == 'link']
     sources = [value for _, attrs in page.tags for key, value in attrs.items() if key == 'src']
     inside = {attrs.get('id') for _, attrs in page.tags}
     links = [attrs['href'] for tag, attrs in page.tags if tag == 'a']
     assert len(links) > 2
     assert {link[1:] for link in links} <= inside
-    assert len(sources) == 3  # bars of two runs, one confusion map
-    assert all(source.startswith('data:image/png;base64,') for source in sources)
-    assert {'Worst confusions', 'Worst pictures'} <= set(page.texts)
+    assert sources == []  # no curve here
     plots = sorted((tmp_path / 'out/plots').iterdir())
     assert len(plots) == 3
     assert all(plot.read_bytes().startswith(b'\x89PNG') for plot in plots)
@@ -117,8 +119,7 @@ def test_as_a_process(tmp_path: Path):
 
 @pytest.mark.skipif(not shutil.which('node'), reason='no node')
 def test_order_of_sorting():
-    script = (ROOT / 'naclip/reports/page.html').read_text().split('<script>')[1]
-    script = script[: script.index('for (const table')]
+    script = (ROOT / 'naclip/reports/page.js').read_text().split('// ---- The page.')[0]
     lists = "[['10','9','','-1'], ['b','','a']]"
     script += f'console.log(JSON.stringify([false, true].map(d => {lists}'
     script += '.map(x => x.sort((a, b) => compareValues(a, b, d))))))'
@@ -138,7 +139,7 @@ def test_table_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, 
     assert not (tmp_path / 'report').exists()
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def chromium() -> Iterator['Browser']:
     """Headless Chromium, which a Debian package brings."""
     path = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -151,33 +152,307 @@ def chromium() -> Iterator['Browser']:
         browser.close()
 
 
-def test_classes_are_sorted_by_click_and_by_key(runs: Path, tmp_path: Path, chromium: 'Browser'):
-    assert main([str(runs), '-o', str(tmp_path / 'out')]) == 0
-    run = find_runs([runs]).runs[0]
-    tab = chromium.new_page()
-    messages, requests = [], []
-    tab.on('console', lambda message: messages.append(message.text))
-    tab.on('pageerror', lambda error: messages.append(str(error)))
-    tab.on('request', lambda request: requests.append(request.url.split(':')[0]))
-    tab.goto((tmp_path / 'out/report.html').as_uri())
-    table = tab.locator('table.sortable').first
-    head = table.locator('th').nth(1)
+class Tab:
+    """A report's page in a browser, with what it asked for and complained about."""
 
-    def column(index: int) -> list[str]:
-        return table.locator(f'tbody td:nth-child({index + 1})').evaluate_all('tds => tds.map(td => td.dataset.value)')
+    def __init__(self, chromium: 'Browser', address: str, width: int = 1280, **options):
+        self.context = chromium.new_context(viewport=dict(width=width, height=900), **options)
+        self.context.grant_permissions(['clipboard-read', 'clipboard-write'])
+        self.page = self.context.new_page()
+        self.messages, self.schemes = [], set()
+        self.page.on('console', lambda message: self.messages.append(message.text))
+        self.page.on('pageerror', lambda error: self.messages.append(str(error)))
+        self.page.on('request', lambda request: self.schemes.add(request.url.split(':')[0]))
+        self.page.goto(address)
 
-    assert column(0) == run.class_names
+    def rows(self, selector: str) -> list[list[str]]:
+        """The texts of a table's rows."""
+        return self.page.locator(f'{selector} tr').evaluate_all(
+            'rows => rows.map(row => [...row.cells].map(cell => cell.textContent))'
+        )
+
+    def matrix(self) -> list[list[str]]:
+        return self.rows('#matrix-table')
+
+    def copied(self, selector: str) -> str:
+        self.page.evaluate('document.getElementById("copied").textContent = ""')
+        self.page.click(selector)
+        self.page.locator('#copied', has_text='copied').wait_for()
+        return self.page.evaluate('navigator.clipboard.readText()')
+
+    def fits(self) -> bool:
+        """Whether the page needs no scrolling to the side."""
+        return self.page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.messages == []
+        assert self.schemes <= {'file', 'data'}
+
+
+@pytest.fixture(scope='module')
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Runs]:
+    """A report on six methods and three benchmarks, with galleries, hostile names and a gap; and its runs."""
+    folder = tmp_path_factory.mktemp('shown')
+    write_many(folder / 'runs', methods=6, benchmarks=3, classes=12, pictures=8)
+    shutil.rmtree(folder / 'runs/method05/bench02')
+    record = json.loads((folder / 'runs/method02/bench00/results.json').read_text())
+    (folder / 'runs/method02/bench00/results.json').write_text(json.dumps(record | {'method': EVIL}))
+    only = {'settings': {'labelled_only': True}, 'protocol': EVIL}
+    write_run(folder / 'runs/odd', random_matrix(0), 'bench00', method='odd & "even"', **only)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_page, 'PLOTTED', 2)  # they take longer than all else, and are no part of the page
+        assert main([str(folder / 'runs'), '-o', str(folder / 'out')]) == 0
+    return folder / 'out/report.html', find_runs([folder / 'runs'])
+
+
+@pytest.fixture(params=[1280, 390])
+def tab(request: pytest.FixtureRequest, chromium: 'Browser', shown: tuple[Path, Runs]) -> Iterator[Tab]:
+    tab = Tab(chromium, shown[0].as_uri(), request.param)
+    yield tab
+    tab.close()
+
+
+def test_page_fits_and_is_the_same_without_javascript(tab: Tab, chromium: 'Browser', shown):
+    assert tab.fits()
+    assert tab.page.locator('.picture').count() > 0
+    for selector in ('#one', '#other'):
+        tab.page.select_option(selector, index=2 if selector == '#one' else 1)
+    tab.page.select_option('#run', index=1)
+    assert tab.fits()
+    plain = Tab(chromium, shown[0].as_uri(), java_script_enabled=False)
+    assert plain.page.is_visible('noscript')
+    served = plain.page.locator('#matrix-table').inner_html()
+    plain.context.close()
+    texts, styles = (re.findall(pattern, served) for pattern in (r'>([^<>]+)<', r'class="([^"]+)"[^>]*style="([^"]+)"'))
+    ours = tab.page.locator('#matrix-table').inner_html()
+    assert [text for text in re.findall(r'>([^<>]+)<', ours) if text.strip()] == [
+        text for text in texts if text.strip()
+    ]
+    drawn = re.findall(r'class="([^"]+)"[^>]*style="([^"]+)"', ours)
+    assert [name for name, _ in drawn] == [name for name, _ in styles]
+    for (_, one), (_, other) in zip(drawn, styles, strict=True):
+        assert float(one.split(':')[1]) == pytest.approx(float(other.split(':')[1]))
+
+
+def test_hostile_names_are_texts(tab: Tab):
+    assert EVIL in [row[0] for row in tab.matrix()]
+    assert f'protocol {EVIL}, backbone ViT-B/16' in [row[0] for row in tab.matrix()]
+    assert EVIL in tab.rows('#class-table')[0]
+    tab.page.locator('#matrix-table button[data-run]', has_text=re.compile(r'\d')).first.click()
+    assert tab.page.is_visible('#dialog')
+    assert tab.page.evaluate('document.querySelectorAll("main script, dialog script").length') == 0
+
+
+@pytest.mark.parametrize('grouped', ['protocol backbone', 'backbone', ''])
+def test_copied_tables_are_those_of_the_files(tab: Tab, shown, grouped: str):
+    tab.page.select_option('#grouping', grouped)
+    lines = lines_of(shown[1].runs)
+    for convention, labelled_only in (('0', None), ('1', False), ('2', True)):
+        tab.page.select_option('#convention', convention)
+        matrix = make_matrix(lines, labelled_only, grouped.split())
+        assert tab.copied('[data-copy=latex]') == matrix_latex(matrix)
+        assert tab.copied('[data-copy=markdown]') == matrix_markdown(matrix)
+        assert tab.copied('[data-copy=csv]') == matrix_csv(matrix)
+        assert tab.page.text_content('#caption') == matrix.caption
+    assert tab.fits()
+
+
+def test_filters(tab: Tab, shown):
+    lines = lines_of(shown[1].runs)
+    page = tab.page
+    page.fill('#words', 'METHOD01, method03')
+    some = [line for line in lines if line.label in ('method01', 'method03')]
+    assert tab.copied('[data-copy=csv]') == matrix_csv(make_matrix(some))
+    assert page.text_content('#found') == f'2 of {len(lines)} rows'
+    assert tab.rows('#class-table')[0][2:] == ['method01', 'method03']
+    assert page.locator('.picture').first.locator('figure').count() == 4
+    page.select_option('#benchmark', 'bench01')
+    assert tab.copied('[data-copy=latex]') == matrix_latex(make_matrix(some, only=['bench01']))
+    assert tab.matrix()[0] == ['method', 'bench01']
+    assert all('bench01: ' in text for text in page.locator('.picture h3').all_text_contents())
+    page.fill('#words', '')
+    page.select_option('#benchmark', '')
+    page.select_option('#protocol', 'protocol1')
+    assert tab.copied('[data-copy=csv]') == matrix_csv(
+        make_matrix([line for line in lines if line.protocol == 'protocol1'])
+    )
+    page.fill('#words', 'nobody')
+    assert page.text_content('#found') == f'0 of {len(lines)} rows'
+
+
+def test_matrix_is_sorted_by_click_and_by_key(tab: Tab):
+    tab.page.select_option('#grouping', '')
+    place = tab.matrix()[0].index('bench01')
+    head = tab.page.locator('#matrix-table thead th').nth(place)
+
+    def column() -> list[str]:
+        return [row[place] for row in tab.matrix()[1:]]
+
+    values = sorted((float(text) for text in column() if text != '-'), reverse=True)
     head.locator('button').click()
-    assert head.get_attribute('aria-sort') == 'ascending'
-    values = [float(value) for value in column(1) if value]
-    assert values == sorted(value for value in run.counts.iou() if not math.isnan(value))
-    head.locator('button').focus()
-    tab.keyboard.press('Enter')
     assert head.get_attribute('aria-sort') == 'descending'
-    assert [float(value) for value in column(1) if value] == values[::-1]
-    table.locator('th').first.locator('button').click()
+    assert [float(text) for text in column() if text != '-'] == values
+    assert column()[-1] == '-'  # what is missing comes last
+    tab.page.keyboard.press('Enter')  # the head keeps the focus
+    assert head.get_attribute('aria-sort') == 'ascending'
+    assert [float(text) for text in column() if text != '-'] == values[::-1]
+    assert column()[-1] == '-'
+    tab.page.locator('#matrix-table thead button').first.click()
+    names = [row[0] for row in tab.matrix()[1:]]
+    assert names[:3] != names[:3][::-1]
     assert head.get_attribute('aria-sort') == 'none'
-    assert sorted(column(0)) == sorted(run.class_names)
-    assert column(0)[0] == EVIL
-    assert messages == []
-    assert set(requests) <= {'file', 'data'}
+
+
+def test_details_of_a_number(tab: Tab, shown):
+    run = next(run for run in shown[1].runs if run.record['method'] == 'method01' and run.benchmark == 'bench00')
+    button = tab.page.locator('#matrix-table tr', has_text='method01').locator('button').first
+    assert 'no published number' in button.get_attribute('title')
+    button.focus()
+    tab.page.keyboard.press('Enter')
+    told = dict(tab.rows('#dialog-body')[1:])
+    assert told['mIoU over the classes in the ground truth'] == f'{run.miou(True):.2f}'
+    assert told['settings: gaussian_std'] == '5.0'
+    assert told['classes'] == '12, 12 in the ground truth, 12 predicted'
+    assert told['cost'].endswith('s a picture on x')
+    assert tab.fits()
+    tab.page.keyboard.press('Escape')
+    assert not tab.page.is_visible('#dialog')
+    assert button.evaluate('node => node === document.activeElement')
+    button.click()
+    tab.page.click('#dialog-body p button')
+    assert tab.page.locator('#one-run h3').first.text_content() == 'Classes'
+    shown_classes = tab.rows('#one-run .wide:nth-of-type(1)')[1:13]
+    assert [float(row[1]) for row in shown_classes] == pytest.approx(run.counts.iou(), abs=0.0051)
+
+
+def test_class_by_class(tab: Tab, shown):
+    (table, *_) = class_tables(shown[1].runs)
+    rows = tab.rows('#class-table')
+    assert [row[0] for row in rows[1:]] == [table.names[k] for k in table.order]
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx(table.spread[table.order], abs=0.0101)
+    labels = [option.strip() for option in tab.page.locator('#one option').all_text_contents()][1:]
+    one, other = labels.index('method03'), labels.index('method01')
+    tab.page.select_option('#one', label='method03')
+    tab.page.select_option('#other', label='method01')
+    rows = tab.rows('#class-table')
+    assert rows[0][:3] == ['class', 'difference', 'spread']
+    expected = dict(zip(table.names, table.iou[:, one] - table.iou[:, other], strict=True))
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx([expected[row[0]] for row in rows[1:]], abs=0.0101)
+    sizes = [abs(float(row[1])) for row in rows[1:]]
+    assert sizes == sorted(sizes, reverse=True)
+    column = rows[0].index('method03')
+    tab.page.locator('#class-table thead button').nth(column).click()
+    values = [float(row[column]) for row in tab.rows('#class-table')[1:]]
+    assert values == sorted(values)
+    latex = tab.copied('[data-copy-classes=latex]')
+    assert latex.count(r' \\') == 13
+    assert 'difference: method03 less method01' in latex
+    confused = {row[0]: row[1] for row in tab.rows('#pairs')[1:]}
+    i, j, _, share = confused_pairs(read_confusion(table.runs[other]), 1)[0]
+    assert confused['method01'] == f'{table.names[i]} → {table.names[j]}: {share:.2f} %'
+    tab.page.select_option('#class-benchmark', label='bench02')
+    assert 'method05' not in tab.rows('#class-table')[0]
+
+
+def test_gallery(tab: Tab, shown):
+    page = tab.page
+    pictures, _ = read_pictures(shown[1].runs)
+    first = page.locator('.picture').first
+    page.select_option('#picture-benchmark', 'bench00')
+    own = [picture for picture in pictures if picture.benchmark == 'bench00']
+    for order, name in (('differ', 'spread'), ('worst', 'worst'), ('best', 'best')):
+        page.select_option('#picture-order', name)
+        assert first.locator('h3').text_content() == f'bench00: {in_order(own, order)[0].image}'
+    picture = in_order(own, 'best')[0]
+    captions = first.locator('figcaption').all_text_contents()
+    assert captions[:2] == ['picture', 'ground truth']
+    assert captions[2:] == [
+        f'{text}mIoU {shot.miou:.2f}' for text, shot in zip(captions_of(picture), picture.shots, strict=True)
+    ]
+    seen = first.locator('figure').nth(3).locator('img').nth(1).evaluate(PIXELS)
+    size, pixels = seen['size'], np.array(seen['data'])
+    labels = read_labels(picture.shots[1].paths[2], 12)
+    assert size == list(labels.shape[::-1])
+    np.testing.assert_array_equal(pixels.reshape(*labels.shape, 4)[..., :3], picture.palette[labels])
+    page.fill('#picture-name', 'IMG/5')
+    assert page.locator('.picture h3').all_text_contents() == ['bench00: img/5.png']
+    page.fill('#picture-name', '')
+    page.select_option('#picture-benchmark', '')
+    page.select_option('#picture-order', 'image')
+    assert page.locator('.picture').count() == 6
+    page.locator('#gallery > button').click()
+    assert page.locator('.picture').count() == 12
+    assert tab.fits()
+    page.locator('.shots button').nth(2).focus()
+    page.keyboard.press('Enter')
+    assert page.is_visible('#dialog .shot img')
+    assert page.locator('#dialog .legend li').count() > 0
+    assert tab.fits()
+
+
+PIXELS = """async image => {
+  await image.decode();
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const canvas = Object.assign(document.createElement('canvas'), {width, height});
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  return {size: [width, height], data: [...context.getImageData(0, 0, width, height).data]};
+}"""
+
+
+def captions_of(picture) -> list[str]:
+    return [shot.run.record['method'] for shot in picture.shots]
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(tab: Tab):
+    """In the order of the page; what scrolls can be scrolled."""
+    named = tab.page.evaluate(
+        """() => [...document.querySelectorAll('main input, main select, main button, form input, form select, .wide')]
+        .filter(node => node.offsetParent).map(node => (node.labels?.[0]?.textContent || node.ariaLabel
+        || node.getAttribute('aria-label') || node.textContent || '').trim())"""
+    )
+    assert len(named) > 60
+    assert all(named)
+    reached = set()
+    for _ in range(14):
+        tab.page.keyboard.press('Tab')
+        reached.add(tab.page.evaluate('document.activeElement.id || document.activeElement.textContent.trim()'))
+    assert {'words', 'benchmark', 'protocol', 'backbone', 'grouping', 'convention', 'Markdown', 'LaTeX'} <= reached
+    assert tab.page.evaluate('[...document.querySelectorAll(".wide")].every(node => node.tabIndex === 0)')
+    assert tab.page.evaluate('[...document.images].every(image => image.hasAttribute("alt"))')
+
+
+def test_on_paper_and_in_the_dark(chromium: 'Browser', shown, tmp_path: Path):
+    tab = Tab(chromium, shown[0].as_uri(), color_scheme='dark')
+    page = tab.page
+    light = page.evaluate('getComputedStyle(document.querySelector("#matrix-table th[scope=row]")).backgroundColor')
+    assert light != 'rgb(255, 255, 255)'
+    page.emulate_media(media='print')
+    assert page.is_visible('#matrix-table')
+    assert not page.is_visible('#words')
+    assert not page.is_visible('nav')
+    page.pdf(path=tmp_path / 'report.pdf')
+    assert (tmp_path / 'report.pdf').read_bytes().startswith(b'%PDF')
+    tab.close()
+
+
+@pytest.mark.slow
+def test_twenty_methods_on_twelve_benchmarks_with_171_classes(
+    tmp_path: Path, chromium: 'Browser', monkeypatch: pytest.MonkeyPatch
+):
+    """The page stays small, and so does what it builds at once."""
+    monkeypatch.setattr(report_page, 'PLOTTED', 2)
+    write_many(tmp_path / 'runs', pictures=4)
+    assert main([str(tmp_path / 'runs'), '-o', str(tmp_path / 'out')]) == 0
+    assert (tmp_path / 'out/report.html').stat().st_size < 5e6
+    for width in (1280, 390):
+        tab = Tab(chromium, (tmp_path / 'out/report.html').as_uri(), width)
+        assert len(tab.matrix()) == 1 + 4 + 20
+        assert len(tab.rows('#class-table')) == 172
+        assert tab.page.evaluate('document.querySelectorAll("*").length') < 15000
+        assert tab.fits()
+        tab.page.select_option('#class-benchmark', label='bench07')
+        tab.page.fill('#words', 'method1')
+        assert len(tab.rows('#class-table')[0]) == 12
+        tab.close()

@@ -15,6 +15,7 @@ from naclip.commands.page import (
     EXAMPLES,
     describe_point,
     legend_html,
+    number_of,
     picture_point,
     point_html,
     read_upload,
@@ -214,3 +215,16 @@ def test_colours_of_the_style_sheet_are_used():
     text = point_html(seen_with([[0]], ['cat']), 0, 0)
     for name in re.findall(r'class="(\w+)"', text):
         assert f'.{name} ' in page.CSS
+
+
+@pytest.mark.parametrize(
+    ('text', 'number'), [(None, None), ('', None), ('  ', None), ('3', 3.0), (' 0.25 ', 0.25), ('0', 0.0)]
+)
+def test_numbers_that_are_typed(text, number):
+    assert number_of(text, 'σ') == number
+
+
+@pytest.mark.parametrize('text', ['x', '1,5', 'nan', 'inf'])
+def test_what_is_no_number_is_said(text):
+    with pytest.raises(ValueError, match=f"σ is '{text}', expected a number"):
+        number_of(text, 'σ')

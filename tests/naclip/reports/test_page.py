@@ -1,44 +1,78 @@
-"""Tables as texts: nothing is lost, nothing is taken for markup."""
+"""A report's files."""
 
-import csv
-import io
-import math
+import json
+import re
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from naclip.reports.page import Grid, Part, Section, plain, shown, to_csv, to_html, to_markdown
+from naclip.reports import page
+from naclip.reports.page import make_report, plot_name
+from naclip.reports.runs import find_runs
+from tests.naclip.reports.made import random_matrix, write_gallery, write_run
+from tests.naclip.reports.test_training import write_training
 
-CELLS = st.one_of(st.none(), st.integers(), st.floats(allow_infinity=False), st.text('ab|<&>"\'\n ,;', max_size=8))
-
-
-@pytest.mark.parametrize(
-    ('value', 'in_words', 'in_full'),
-    [(None, '-', ''), (math.nan, '-', ''), (1 / 3, '0.33', str(1 / 3)), (7, '7', '7'), ('a', 'a', 'a')],
-)
-def test_cells(value, in_words, in_full):
-    assert (shown(value), plain(value)) == (in_words, in_full)
+EVIL = '</script><b onclick="x">&'
 
 
-@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4))
-def test_csv_keeps_everything(rows):
-    read = list(csv.reader(io.StringIO(to_csv(Grid(['a', 'b'], rows)), newline='')))
-    assert read == [['a', 'b'], *([plain(cell) for cell in row] for row in rows)]
+def test_every_text_is_escaped(tmp_path: Path):
+    record = json.loads(write_run(tmp_path / 'evil', random_matrix(0), EVIL, method=EVIL, protocol=EVIL).read_text())
+    for row in record['classes']:
+        row['name'] = EVIL
+    (tmp_path / 'evil/results.json').write_text(json.dumps(record | {'changes': {EVIL: 1}, 'backbone': EVIL}))
+    write_gallery(tmp_path / 'evil/gallery', [EVIL] * 5, 2)
+    files, left_out, _ = make_report(find_runs([tmp_path]), [tmp_path])
+    html = files['report.html'].decode()
+    assert left_out == []
+    assert EVIL not in html
+    assert '<b ' not in html
+    assert html.count('</script>') == 2
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1]
+    assert json.loads(data)['runs'][0]['benchmark'] == EVIL
+    assert '<b ' not in files['report.md'].decode()
 
 
-@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4))
-def test_markdown_has_a_line_a_row_and_no_markup(rows):
-    lines = to_markdown(Grid(['a', 'b'], rows)).splitlines()
-    assert len(lines) == len(rows) + 2
-    for line in lines:
-        assert line.replace(r'\|', '').count('|') == 3
-        assert '<' not in line
+def test_files_and_their_names(tmp_path: Path):
+    for i, std in enumerate((1.0, 5.0)):
+        settings = {'gaussian_std': std}
+        write_run(tmp_path / str(i), random_matrix(i), settings=settings, changes=settings)
+    write_run(tmp_path / 'clip', random_matrix(5), method='clip', seconds={'total': 1.0, 'per_image': 0.5})
+    write_run(tmp_path / 'gem', random_matrix(6), method='gem', seconds={'total': 1.0, 'per_image': 0.7})
+    write_training(tmp_path / 'training')
+    files, left_out, notes = make_report(find_runs([tmp_path]), [tmp_path])
+    assert left_out == []
+    assert {name for name in files if '/' not in name} == {
+        'report.html',
+        'report.md',
+        'table.csv',
+        'table.tex',
+        'runs.csv',
+    }
+    for name in ('sweep_01_voc21_gaussian_std', 'cost_01_voc21', 'training_01'):
+        assert files[f'plots/{name}.png'].startswith(b'\x89PNG')
+        assert files[f'plots/{name}.svg'].startswith(b'<?xml')
+    assert 'plots/01_voc21_naclip_classes.png' in files
+    assert files['report.html'].count(b'data:image/svg+xml') == 3
+    assert 'training has no results.json: not evaluated, or unfinished' in notes[0]
+    assert r'\begin{tabular}{lr}' in files['table.tex'].decode()
 
 
-def test_page_escapes_every_text():
-    evil = '<b onclick="x">&'
-    page = to_html([Section(evil, [Part('grid', evil, Grid([evil], [[evil]]), sortable=True), Part('note', evil)])])
-    assert evil not in page
-    assert '<b ' not in page
-    assert page.count('&lt;b onclick=') == 7  # link, heading, title, column, cell twice, note
+def test_plots_of_single_runs_are_for_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page, 'PLOTTED', 1)
+    for i in range(2):
+        write_run(tmp_path / str(i), random_matrix(i), method=f'm{i}')
+    files, _, notes = make_report(find_runs([tmp_path]))
+    assert [name for name in files if name.startswith('plots/')] == ['plots/01_voc21_m0_classes.png']
+    assert notes == ['plots/ has classes and confusions of the first 1 of 2 runs']
+
+
+def test_a_reports_page_asks_for_nothing(tmp_path: Path):
+    write_run(tmp_path, random_matrix(0))
+    html = make_report(find_runs([tmp_path]))[0]['report.html'].decode()
+    assert "default-src 'none'" in html
+    assert not re.search(r'https?://', html)
+    assert not re.search(r'\b(fetch|XMLHttpRequest|WebSocket|innerHTML|eval)\b', html)
+
+
+def test_names_of_plots():
+    assert plot_name('01_a/b c_$x', 'png') == 'plots/01_a_b_c__x.png'
