@@ -7,6 +7,7 @@ model = dict(
     prompt_length=1,
     start='configs/cls_shapes.txt',  # prompts start from words; no mask ever has one
     sharpness=25,
+    momentum=0.99,  # of a run of 300 steps
     resolution=112,
     crop=112,
     mask_resolution=56,
@@ -15,7 +16,7 @@ model = dict(
 data = dict(data_root=None, folders=None, short=112, longest=160, crop=112, mask_resolution=56, jitter=False)
 batch = 8
 workers = 1
-max_iters = 200
+max_iters = 300
 rates = dict(base=1e-3, tower=0.1, prompts=1)
 log_interval = 5
 checkpoint_interval = 50

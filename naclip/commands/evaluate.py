@@ -92,6 +92,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         action='store_true',
         help='write label maps to predictions/ in the work dir: tools/score.py',
     )
+    add('--gallery', type=positive, metavar='N', help='keep N pictures, 64 at most, for reports and figures')
     add('--show-dir', metavar='DIR', help='write picture, ground truth and prediction side by side here')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started')
     add('--cfg-options', nargs='+', default=[], metavar='K=V', help='override anything in the config; applied last')

@@ -8,10 +8,6 @@ from pathlib import Path
 from naclip.cli import OneLineParser
 from naclip.files import written_whole
 from naclip.names import unknown
-from naclip.reports.figure import KINDS, choose_runs, draw, figure_file, with_runs
-from naclip.reports.gallery import ORDERS, find_chosen, read_pictures
-from naclip.reports.matrix import labels_of, lines_of
-from naclip.reports.runs import benchmarks_of, find_runs
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -23,7 +19,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         nargs='+',
         default=['differ:4'],
         metavar='NAME',
-        help=f'pictures: names or parts of them, or {", ".join(ORDERS)}, with :3 for three; default: differ:4',
+        help='pictures: names or parts of them, or differ, worst, best, with :3 for three; default: differ:4',
     )
     add('--methods', nargs='+', default=[], metavar='NAME', help='columns, in this order; default: all')
     add('--benchmark', metavar='NAME', help='pictures of this benchmark only')
@@ -37,6 +33,12 @@ def make_figure(options: argparse.Namespace, prog: str) -> bool:
     Raises:
         ValueError, FileNotFoundError: runs, pictures or methods that are not there; says which there are.
     """
+    # These take a second: only once the options are known to be good.
+    from naclip.reports.figure import KINDS, choose_runs, draw, figure_file, with_runs
+    from naclip.reports.gallery import find_chosen, read_pictures
+    from naclip.reports.matrix import labels_of, lines_of
+    from naclip.reports.runs import benchmarks_of, find_runs
+
     kind = options.out.suffix.removeprefix('.').lower()
     if kind not in KINDS:
         raise ValueError(f'{options.out}: expected a name that ends in .{" or .".join(KINDS)}')

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 from mmengine.config import Config
@@ -26,7 +27,9 @@ from naclip.harness.passes import Pass, default_budget, passes
 from naclip.harness.profile import WAITING, StageClock
 from naclip.harness.run import PREDICTIONS, Preparation, Run, announce, dataset_key, finish
 from naclip.runs.attempts import Attempt, alone, begin
+from naclip.runs.gallery import GALLERY, discard_gallery
 
+LOGS = 'logs'  # of passes, in a plan's folder
 logger = logging.getLogger(__name__)
 T = TypeVar('T')
 
@@ -134,7 +137,10 @@ def ready(
 def start(run: Run, resume: bool, stack: contextlib.ExitStack) -> Attempt:
     """Start a run over, or go on with it."""
     stack.enter_context(alone(run.work_dir))
-    return begin(run.work_dir, run.identity, run.notes, list(run.pictures), resume)
+    attempt = begin(run.work_dir, run.identity, run.notes, list(run.pictures), resume)
+    if attempt.number == 1:
+        discard_gallery(run.work_dir / GALLERY)
+    return attempt
 
 
 def decide_on_main(decide: Callable[[], T]) -> T:
@@ -178,6 +184,8 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
     )
     for run in runs:
         run.open_journal()
+        if len(runs) > 1 and is_main_process():
+            run.config.dump(run.work_dir / f'cfg_{run.benchmark}.py')
     progress = ProgressBarHook(done=len(first.attempt.done) if len(runs) == 1 else 0)
     panels = [
         SideBySideHook(folder, i, run.dataset.metainfo['palette'])
@@ -191,7 +199,7 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
     ]
     runner = QuietRunner(
         model=judges,
-        work_dir=str(first.work_dir if len(runs) == 1 else first.work_dir.parent),
+        work_dir=str(first.work_dir if len(runs) == 1 else Path(first.options.plan_dir, LOGS)),
         test_dataloader=loader(together, device),
         test_cfg=dict(type='TestLoop'),
         test_evaluator=evaluator,

@@ -15,6 +15,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from naclip.runs.counting import count_table, counted, label_rows
+from naclip.runs.gallery import Gallery
 from naclip.runs.journal import Journal, check_labels, confusion_matrix, picture_key, pixel_counts, read_journal
 from naclip.runs.results import PixelCounts
 
@@ -37,8 +38,9 @@ class PixelCountIoUMetric(IoUMetric):
     counts, `images` the number of pictures, `scores` what follows. `labelled_only`: mIoU is the mean over the classes
     that the ground truth has.
 
-    With a `journal`, every picture is kept there, under its path below `data_root`, and what is in the end counted are
-    the journal's records of the `pictures`, whichever attempt and process they come from.
+    A `gallery` keeps some pictures to look at. With a `journal`, every picture is kept there, under its path below
+    `data_root`, and what is in the end counted are the journal's records of the `pictures`, whichever attempt and
+    process they come from.
     """
 
     default_prefix = ''  # metric names stand alone
@@ -52,6 +54,7 @@ class PixelCountIoUMetric(IoUMetric):
         self.cells: dict[str, np.ndarray] = {}
         self.journal: Journal | None = None
         self.journal_folder: Path | None = None
+        self.gallery: Gallery | None = None
         self.pictures: Sequence[str] = ()
         self.data_root: str | None = None
         self._pending: deque[_Pending] = deque()
@@ -98,8 +101,12 @@ class PixelCountIoUMetric(IoUMetric):
         if strange:
             check_labels(sample['gt_sem_seg']['data'], *self.rows_key, sample['seg_map_path'])
         self.results.append(cells)
+        key = picture_key(sample.get('img_path', ''), self.data_root)
+        if self.gallery is not None:  # before the journal, which says that nothing of the picture is missing
+            labels = (sample[name]['data'] for name in ('gt_sem_seg', 'pred_sem_seg'))
+            self.gallery.offer(key, sample['img_path'], *labels, cells)
         if self.journal is not None:
-            self.journal.append(picture_key(sample['img_path'], self.data_root), cells)
+            self.journal.append(key, cells)
 
     def flush(self) -> None:
         """Wait for what is under way, and keep it."""

@@ -23,7 +23,9 @@ from naclip.harness.own import own_benchmark_name, own_config
 from naclip.harness.segmentor import NACLIP
 from naclip.harness.towers import Towers
 from naclip.methods.guide_of import check_regions
+from naclip.pictures.drawing import class_colours
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, run_identity
+from naclip.runs.gallery import GALLERY, Gallery
 from naclip.runs.journal import Journal, confusion_matrix
 from naclip.runs.per_image import write_per_image
 from naclip.runs.predictions import check_prediction_names, prediction_name
@@ -94,6 +96,10 @@ class Run:
     def open_journal(self) -> None:
         """From now on this process keeps what it counts."""
         self.metric.journal = Journal(self.work_dir / COUNTS, self.attempt.number, get_rank())
+        if self.options.gallery:
+            palette = self.dataset.metainfo.get('palette') or class_colours(len(self.classes))
+            folder = self.work_dir / GALLERY
+            self.metric.gallery = Gallery(folder, self.options.gallery, palette, self.classes, get_rank())
 
 
 class Preparation:
@@ -244,6 +250,8 @@ def finish(run: Run, seconds: float, together: int) -> dict:
     if run.options.per_image:
         write_per_image(work_dir / PER_IMAGE, cells, names)
         record['files'] = record['files'] | {'per_image': PER_IMAGE}
+    if (work_dir / GALLERY).is_dir():
+        record['files'] = record['files'] | {'gallery': GALLERY}
     if run.options.save_predictions:
         missing = [key for key in cells if not (work_dir / PREDICTIONS / prediction_name(key)).is_file()]
         if missing:

@@ -52,7 +52,7 @@ def expand(options: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def placed(runs: Sequence[argparse.Namespace]) -> list[argparse.Namespace]:
-    """Runs with work directories: that of a single one as it is, of several each its own.
+    """Runs with work directories: that of a single one as it is, of several each its own below `plan_dir`.
 
     Raises:
         ValueError: two runs have one name.
@@ -65,7 +65,8 @@ def placed(runs: Sequence[argparse.Namespace]) -> list[argparse.Namespace]:
         if run.run_name in names:
             raise ValueError(f'two runs of the plan are one: {run.run_name}')
         names.add(run.run_name)
-        run.work_dir = str(Path(run.work_dir or 'work_dirs') / run.run_name)
+        run.plan_dir = run.work_dir or 'work_dirs'
+        run.work_dir = str(Path(run.plan_dir) / run.run_name)
         if run.show_dir:
             run.show_dir = str(Path(run.show_dir) / run.run_name)
     return list(runs)
@@ -73,16 +74,17 @@ def placed(runs: Sequence[argparse.Namespace]) -> list[argparse.Namespace]:
 
 def run_name(settings: Mapping[str, str], config: str | None) -> str:
     """What a run of several is called, and its folder below the work directory: SETTINGS/BENCHMARK."""
-    parts = [
-        str(value) if key == 'method' else f'{key.split(".")[-1]}{_word(value)}' for key, value in settings.items()
-    ]
+    parts = [_setting(key, value) for key, value in settings.items()]
     benchmark = Path(config).stem.removeprefix('cfg_') if config else 'own'
     return '/'.join(filter(None, [_folder('_'.join(parts)), _folder(benchmark)]))
 
 
-def _word(value: object) -> str:
+def _setting(key: str, value: object) -> str:
+    """A setting in a word: a method by its name, files by theirs, others as KEY=VALUE."""
     text = str(value)
-    return f'={Path(text).stem if "/" in text or text.endswith(".txt") else text}'
+    if key == 'method':
+        return text.split('/')[-1]
+    return f'{key.split(".")[-1]}={Path(text).stem if "/" in text or text.endswith(".txt") else text}'
 
 
 def _folder(text: str) -> str:
