@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Evaluate one setting on the eight benchmarks, one after another, then compare with the published numbers.
+# Evaluate one setting, or several methods, on the eight benchmarks, then compare with the published numbers.
 #
 #   bash test_all.sh ARCH ATTN GAUSSIAN_STD PAMR GPU LOG_PATH [more eval.py options]
 #   bash test_all.sh reduced naclip 5 on 0 naclip.log --data-root /datasets
 #   bash test_all.sh - - - - 0 sclip.log --method sclip
+#   bash test_all.sh - - - - 0 several.log --method clip naclip sclip clearclip
 #
-# '-' for ARCH, ATTN, GAUSSIAN_STD or PAMR keeps what the method has, or without --method the config. GPU is an index, or
+# What methods and benchmarks have in common is computed once. '-' for ARCH, ATTN, GAUSSIAN_STD or PAMR keeps what the method has, or without --method the config. GPU is an index, or
 # cpu. BENCHMARKS="voc21 ade20k" takes others than the eight. WORK_DIR gets a folder a benchmark; the default is named
 # after the options, work_dirs/test_all/OPTIONS, so that other settings go elsewhere. The exit code is 0 only if all were
 # evaluated.
@@ -42,22 +43,34 @@ if [[ $gpu == cpu ]]; then device=cpu; fi
 if [[ -d $log || $log == */ ]]; then log=${log%/}/test_all.log; fi
 mkdir -p "$(dirname "$log")" "$work_dir" || exit 1
 
+# Several methods are a folder each, below the work directory.
+methods=() listing=0
+for option in ${options[@]+"${options[@]}"}; do
+    if [[ $option == --* ]]; then listing=0; fi
+    if ((listing)); then methods+=("$(sed -E 's|.*/||; s/[^A-Za-z0-9.+=-]+/_/g' <<<"$option")"); fi
+    if [[ $option == --method ]]; then listing=1 methods=(); fi
+done
+if ((${#methods[@]} < 2)); then methods=(); fi
+
 evaluate_all() {
-    local benchmark failed=()
+    local configs=() place=$work_dir benchmark status=0 failed
+    for benchmark in "${benchmarks[@]}"; do configs+=("$here/configs/cfg_$benchmark.py"); done
+    if ((${#configs[@]} == 1 && ${#methods[@]} == 0)); then place=$work_dir/${benchmarks[0]}; fi
     echo "results: $work_dir"
-    for benchmark in "${benchmarks[@]}"; do
-        echo "=== $benchmark"
-        "$python" "$here/eval.py" --config "$here/configs/cfg_$benchmark.py" --device "$device" \
-            --work-dir "$work_dir/$benchmark" ${resume[@]+"${resume[@]}"} \
-            ${options[@]+"${options[@]}"} || failed+=("$benchmark")
-    done
+    told=$(mktemp)
+    "$python" "$here/eval.py" --config "${configs[@]}" --device "$device" --work-dir "$place" \
+        ${resume[@]+"${resume[@]}"} ${options[@]+"${options[@]}"} 2>&1 | tee "$told"
+    status=${PIPESTATUS[0]}
+    # Runs say so, one a line, when they cannot be evaluated; a single one ends the command.
+    failed=$(sed -nE 's/^([^ ]+): not evaluated: .*/\1/p' "$told")
+    if ((status && ${#configs[@]} == 1 && ${#methods[@]} == 0)); then failed=${benchmarks[0]}; fi
+    rm -f "$told"
     echo "=== all"
+    # shellcheck disable=SC2086
     "$python" "$here/tools/compare_published.py" "$work_dir" "${benchmarks[@]}" \
-        ${failed[@]+--without "${failed[@]}"}
-    if ((${#failed[@]})); then
-        echo "not evaluated: ${failed[*]} (the reasons are above, and in $log)"
-        return 1
-    fi
+        ${methods[@]+--methods "${methods[@]}"} ${failed:+--without $failed}
+    if [[ $failed ]]; then echo "not evaluated:" $failed "(the reasons are above, and in $log)"; fi
+    return "$status"
 }
 
 evaluate_all 2>&1 | tee "$log"

@@ -578,7 +578,7 @@ def test_all_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: P
     assert run.returncode == 1
     assert run.stdout == log.read_text()
     assert 'not evaluated: coco_object' in run.stdout
-    assert 'benchmark coco_object: no data in' in run.stdout
+    assert 'coco_object: not evaluated: benchmark coco_object: no data in' in run.stdout
     table = run.stdout[run.stdout.index('=== all') :].splitlines()[2:10]
     assert [line.split()[0] for line in table] == EIGHT
     for line in table:
@@ -590,6 +590,27 @@ def test_all_benchmarks_in_one_go(data: Path, checkpoint_file: Path, tmp_path: P
             assert miou == f'{record["metrics"]["mIoU"]:.2f}'
             assert float(difference) == pytest.approx(float(miou) - float(published), abs=0.011)
     assert run_script('bash', 'test_all.sh', 'reduced').returncode == 2
+
+
+@pytest.mark.slow
+def test_several_methods_have_a_row_each(data: Path, checkpoint_file: Path, tmp_path: Path):
+    """Another method later costs that method alone; one without data for a benchmark says so."""
+    options = ['--backbone', str(checkpoint_file), '--data-root', str(data / 'voc'), '--limit', '2']
+    given = dict(WORK_DIR=str(tmp_path / 'work'), BENCHMARKS='voc20 voc21 city_scapes')
+    arguments = ['test_all.sh', '-', '-', '-', '-', 'cpu', str(tmp_path / 'log'), *options, '--method']
+    run = run_script('bash', *arguments, 'clip', 'naclip', **given)
+    assert run.returncode == 1
+    assert 'not evaluated: clip/city_scapes naclip/city_scapes (the reasons' in run.stdout
+    run = run_script('bash', *arguments, 'clip', 'naclip', 'sclip', **given)
+    assert run.stdout.count('finished before, under the same settings') == 4
+    header, *rows = run.stdout[run.stdout.index('=== all') :].splitlines()[1:5]
+    assert header.split() == ['method', 'voc20', 'voc21', 'city_scapes', 'mean']
+    assert [line.split()[0] for line in rows] == ['clip', 'naclip', 'sclip']
+    for line in rows:
+        method, voc20 = line.split()[:2]
+        record = json.loads((tmp_path / f'work/{method}/voc20/results.json').read_text())
+        assert voc20 == f'{record["metrics"]["mIoU"]:.2f}'
+        assert line.endswith('(of 2)')
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 import eval as eval_script
 from clip.weights import file_sha256
+from naclip.commands import main as naclip_command
 from naclip.methods import METHODS, for_tower, method_names
 from naclip.protocols import PROTOCOLS
 from tests.conftest import ROOT
@@ -123,7 +124,10 @@ def test_protocols_are_for_benchmarks_they_have_settings_for(protocol: str, run:
 
 
 def test_all_methods_are_offered(capsys: pytest.CaptureFixture):
+    """The help says where they are listed, and there they all are."""
     with pytest.raises(SystemExit):
         eval_script.main(['--help'])
-    text = ' '.join(capsys.readouterr().out.split())
-    assert all(name in text for name in method_names())
+    assert 'naclip ls methods' in ' '.join(capsys.readouterr().out.split())
+    assert naclip_command(['ls', 'methods']) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert set(method_names()) <= set(listed)

@@ -266,7 +266,9 @@ def test_killed_again_and_again(seed: int, shapes: list[str], finished: Path, tm
     for method in METHODS:
         work_dir = tmp_path / method / 'shapes'
         check_same(work_dir, finished / method / 'shapes')
-        whole = [line for path in work_dir.rglob('*.jsonl') for line in path.read_text().splitlines() if line[-1] == '}']
+        whole = [
+            line for path in work_dir.rglob('*.jsonl') for line in path.read_text().splitlines() if line[-1] == '}'
+        ]
         keys = [json.loads(line)['image'] for line in whole]
         assert len(set(keys)) == len(keys) == PICTURES
         assert results(work_dir)['resumed'] >= 1

@@ -25,17 +25,36 @@ def row(work_dir: Path, benchmark: str, without: Sequence[str] = ()) -> tuple[st
     return (benchmark, str(record['images']), f'{miou:.2f}', *known, note)
 
 
+def matrix(work_dir: Path, methods: Sequence[str], benchmarks: Sequence[str], without: Sequence[str]) -> list:
+    """A row a method: its mIoU on each benchmark, with the difference from the published number, and their mean."""
+    rows = [('method', *benchmarks, 'mean')]
+    for method in methods:
+        missing = [name.removeprefix(f'{method}/') for name in without if name.startswith(f'{method}/')]
+        found = [row(work_dir / method, benchmark, missing) for benchmark in benchmarks]
+        cells = [miou if difference == '-' else f'{miou} ({difference})' for _, _, miou, _, difference, _ in found]
+        scores = [float(miou) for _, _, miou, *_ in found if miou != '-']
+        mean = f'{sum(scores) / len(scores):.2f}' if scores else '-'
+        told = mean if len(scores) in (0, len(benchmarks)) else f'{mean} (of {len(scores)})'
+        rows.append((method, *cells, told))
+    return rows
+
+
 def main() -> None:
     parser = OneLineParser(description=__doc__)
-    parser.add_argument('work_dir', type=Path, help='has a folder a benchmark, with results.json')
-    parser.add_argument('benchmarks', nargs='+')
-    parser.add_argument('--without', nargs='+', default=[], metavar='BENCHMARK', help='was not evaluated this time')
+    add = parser.add_argument
+    add('work_dir', type=Path, help='has a folder a benchmark, with results.json, or a folder a method with such')
+    add('benchmarks', nargs='+')
+    add('--methods', nargs='+', default=[], metavar='FOLDER', help='a row for each; benchmarks are in their folders')
+    add('--without', nargs='+', default=[], metavar='[METHOD/]BENCHMARK', help='was not evaluated this time')
     options = parser.parse_args()
-    rows = [HEADER, *(row(options.work_dir, benchmark, options.without) for benchmark in options.benchmarks)]
+    if options.methods:
+        rows = matrix(options.work_dir, options.methods, options.benchmarks, options.without)
+    else:
+        rows = [HEADER, *(row(options.work_dir, benchmark, options.without) for benchmark in options.benchmarks)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    scores = [float(cells[2]) for cells in rows[1:] if cells[2] != '-']
+    scores = [float(cells[2]) for cells in rows[1:] if not options.methods and cells[2] != '-']
     if len(scores) == len(options.benchmarks):
         print(f'mean of the {len(scores)}: {sum(scores) / len(scores):.2f}')
 
