@@ -522,7 +522,7 @@ def test_all_again(data: Path, finished: Path, tmp_path: Path):
     default = tmp_path / 'work_dirs/test_all' / name / 'shapes'
     shutil.copytree(finished, default)
     code, output, line = run('2', '--limit', '3', RESUME='0')
-    assert (code, line[1]) == (0, '3')
+    assert (code, line[1]) == (0, '3'), output
     assert f'results: work_dirs/test_all/{name}\n' in output
     assert read_results(default)['settings']['constants']['gaussian_std'] == 2
     assert not (default / 'confusion.npy').exists()

@@ -1,6 +1,7 @@
 """What the run shows: a quiet console, a progress bar, and predictions side by side."""
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ class SideBySideHook(Hook):
             with Image.open(sample.img_path) as file:
                 picture = np.asarray(file.convert('RGB'))
             if picture.shape != maps[0].shape:  # the ground truth was cropped: show what the segmentor saw
-                picture = seen[sample.img_path].flip(0).permute(1, 2, 0).numpy()  # BGR to RGB
+                picture = seen[os.path.abspath(sample.img_path)].flip(0).permute(1, 2, 0).numpy()  # BGR to RGB
             gap = np.full((len(picture), self.GAP, 3), 255, np.uint8)
             panel = np.concatenate([picture, gap, maps[0], gap, maps[1]], axis=1)
             Image.fromarray(panel).save(self.out_dir / f'{Path(sample.img_path).stem}.png')

@@ -65,7 +65,7 @@ class Judges(BaseModel):
                 item, dataset = items[i], self.datasets[run]
                 sample = SegDataSample(
                     metainfo={
-                        'img_path': item['path'],
+                        'img_path': item['img_path'][dataset],
                         'seg_map_path': item['label_path'][dataset],
                         'ori_shape': item['size'],
                         'run': run,

@@ -45,7 +45,8 @@ class SharedPictures(Dataset):
     """The pictures that several data sets have in common, with the labels that each has for them.
 
     `pipelines` are the data sets' own, as configs. An item has `inputs` (3, H, W), as the config's pipeline packs it,
-    `labels` (1, H, W) and `label_path` by the number of the data set, `path`, `size` (of the labels) and `runs`.
+    `labels` (1, H, W), `label_path` and `img_path` (as it says) by the number of the data set, `path`, `size` (of the
+    labels) and `runs`.
     """
 
     metainfo: Mapping = {}  # each data set has its own
@@ -63,7 +64,7 @@ class SharedPictures(Dataset):
     def __getitem__(self, i: int) -> dict:
         wanted = self.pictures[i]
         found: dict[str, object] = {}  # what the common steps made of the picture
-        item = {'path': wanted.path, 'runs': wanted.runs, 'labels': {}, 'label_path': {}}
+        item = {'path': wanted.path, 'runs': wanted.runs, 'labels': {}, 'img_path': {}, 'label_path': {}}
         for number, index in wanted.index.items():
             dataset = self.datasets[number]
             steps, known = dataset.pipeline.transforms, dataset.get_data_info(index)
@@ -78,7 +79,7 @@ class SharedPictures(Dataset):
             sample = results['data_samples']
             item |= {'inputs': results['inputs'], 'size': tuple(sample.ori_shape[:2])}
             item['labels'][number] = compact(sample.gt_sem_seg.data)
-            item['label_path'][number] = sample.seg_map_path
+            item['img_path'][number], item['label_path'][number] = sample.img_path, sample.seg_map_path
         return item
 
 
