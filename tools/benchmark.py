@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('--rounds', type=positive, default=3, help='default: %(default)s')
     add('--maps', type=positive, nargs='*', default=(21, 55, 171), help='PAMR alone, at these numbers of maps')
     add('--methods', nargs='*', metavar='NAME', help='cost of these methods beside clip; without names: of all')
+    add('--plan', action='store_true', help='cost of several evaluations in one pass, relative to one')
     add('--prompts', type=positive, default=160, help='to time the text tower with; default: %(default)s')
     add('--no-literal', action='store_true', help='skip the literal pipeline')
     add('--json', type=Path, metavar='FILE', help='write everything there')
@@ -446,6 +447,9 @@ def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     device, size = resolve_device(options.device), tuple(options.size)
+    if options.plan:
+        run_plans(options, device)
+        return
     with torch.inference_mode():
         pipeline = build_pipeline(options, device)
         shape = input_size(options.config, size)
@@ -482,6 +486,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             sweep=sweep(device, options.rounds, options.sweep) if options.sweep else None,
         )
     show(record)
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + '\n')
+
+
+def run_plans(options: argparse.Namespace, device: torch.device) -> None:
+    """Time plans, print and keep what comes out."""
+    from tools.plan_benchmark import plot_plans, show_plans, sweep_plans, time_plans
+
+    net = build_pipeline(options, device).net
+    rows = time_plans(net, options.rounds)
+    show_plans(rows)
+    record = {'device': device_name(device), 'versions': package_versions(), 'rounds': options.rounds, 'plans': rows}
+    if options.sweep:
+        record['sweep'] = sweep_plans(net, options.rounds)
+        plot_plans(record['sweep'], options.sweep)
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + '\n')
 

@@ -148,11 +148,19 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
     A neighbour's affinity is the channels' mean of -|I_p - I_n| / (1e-8 + 0.1 σ_p), where σ_p is the standard
     deviation over the 3x3 neighbourhoods, centre included, of all dilations together; softmax over P.
     """
-    kernel = _triton_affinity() if image.is_cuda and image.dtype == torch.float32 else None
-    if kernel is None:
-        return plain_affinity(image, dilations)
-    offsets = _offsets_on(image.device, tuple(dilations))
-    return torch.stack([kernel(picture.contiguous(), offsets, len(dilations)) for picture in image])
+    kernel = {'cpu': _numba_affinity, 'cuda': _triton_affinity}.get(image.device.type)
+    fits = image.dtype == torch.float32 and image.shape[1] == 3 and not image.requires_grad
+    return ((fits and kernel and kernel()) or plain_affinity)(image, dilations)
+
+
+@cache
+def _numba_affinity() -> Callable | None:
+    """The kernel for the CPU; None without numba."""
+    try:
+        from naclip.walk.pamr_numba import affinity
+    except ImportError:
+        return None
+    return affinity
 
 
 @cache
@@ -162,7 +170,12 @@ def _triton_affinity() -> Callable | None:
         from naclip.walk.pamr_triton import affinity
     except ImportError:
         return None
-    return affinity
+
+    def on_device(image: Tensor, dilations: Sequence[int]) -> Tensor:
+        offsets = _offsets_on(image.device, tuple(dilations))
+        return torch.stack([affinity(picture.contiguous(), offsets, len(dilations)) for picture in image])
+
+    return on_device
 
 
 def plain_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -1,4 +1,6 @@
-"""All steps of PAMR in one kernel for the CPU, in numba; `naclip.walk.pamr` holds the plain form it must agree with.
+"""PAMR on the CPU in numba: all steps in one kernel, the affinities in another.
+
+`naclip.walk.pamr` holds the plain forms that they must agree with.
 
 Maps are refined in groups that stay in the cache through all steps, each thread a group of its own. Shapes: m maps of a
 group; H, W pixels; P neighbours; L = LANES pixels that are computed together.
@@ -11,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -233,3 +236,67 @@ def _refine_group(maps, packed, dilations, steps, scratch, offsets):
             row = scratch[first + y, m]
             for x in range(width):
                 maps[m, y, x] = row[left + x]
+
+
+def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """As `naclip.walk.pamr.plain_affinity`, of float32 pictures, in as many threads as PyTorch has."""
+    threads, reach = torch.get_num_threads(), max(dilations)
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (reach,) * 4, mode='replicate').numpy()
+    result = image.new_empty(len(image), 8 * len(dilations), height, width)
+    steps_of, bands = np.array(dilations), shares(height, max(height, MAPS), threads)
+    for picture, target in zip(padded, result.numpy(), strict=True):
+
+        def work(band: slice, picture: np.ndarray = picture, target: np.ndarray = target) -> None:
+            _distances(picture, steps_of, target, band.start, band.stop)
+
+        _in_threads(work, bands, threads)
+    return torch.softmax(result, dim=1, out=result)
+
+
+@_compiled
+def _distances(padded, dilations, target, first_row, end_row):
+    """Some rows of what the softmax over neighbours gets (P, H, W), of a picture (3, H, W) padded with replicas."""
+    width = target.shape[2]
+    reach = (padded.shape[2] - width) // 2
+    values = 9 * len(dilations)
+    centres, one, small, tenth = np.float32(len(dilations)), np.float32(1), np.float32(1e-8), np.float32(0.1)
+    share, spread, third = one / np.float32(values), one / np.float32(values - 1), one / np.float32(3)
+    mean, scale = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    for y in range(first_row, end_row):
+        for c in range(3):
+            centre, of_mean, of_scale = padded[c, y + reach, reach : reach + width], mean[c], scale[c]
+            for x in range(width):
+                of_mean[x] = centres * centre[x]
+            for d in dilations:
+                for dy in (-d, 0, d):
+                    for dx in (-d, 0, d):
+                        if dy or dx:
+                            near = padded[c, y + reach + dy, reach + dx : reach + dx + width]
+                            for x in range(width):
+                                of_mean[x] += near[x]
+            for x in range(width):
+                of_mean[x] *= share
+                of_scale[x] = centres * (centre[x] - of_mean[x]) ** 2
+            for d in dilations:
+                for dy in (-d, 0, d):
+                    for dx in (-d, 0, d):
+                        if dy or dx:
+                            near = padded[c, y + reach + dy, reach + dx : reach + dx + width]
+                            for x in range(width):
+                                of_scale[x] += (near[x] - of_mean[x]) ** 2
+            for x in range(width):
+                of_scale[x] = -third / (small + tenth * math.sqrt(of_scale[x] * spread))
+        n = 0
+        for d in dilations:
+            for dy in (-d, 0, d):
+                for dx in (-d, 0, d):
+                    if dy or dx:
+                        result = target[n, y]
+                        result[:] = 0
+                        for c in range(3):
+                            centre, of_scale = padded[c, y + reach, reach : reach + width], scale[c]
+                            near = padded[c, y + reach + dy, reach + dx : reach + dx + width]
+                            for x in range(width):
+                                result[x] += abs(centre[x] - near[x]) * of_scale[x]
+                        n += 1

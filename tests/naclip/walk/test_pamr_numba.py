@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naclip.walk.pamr import affinity, pamr, refine, refiner
+from naclip.walk.pamr import affinity, pamr, plain_affinity, refine, refiner
 from tests.conftest import ROOT
 from tests.naclip.walk.test_pamr import DILATIONS, random
 
@@ -32,6 +32,15 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@given(height=SIDES, width=SIDES, batch=st.integers(1, 2), dilations=DILATIONS, thread_count=st.integers(1, 3))
+def test_affinities_as_the_plain_form(height, width, batch, dilations, thread_count):
+    image = random(3, height, width, batch, height)
+    image[..., : width // 2] = 0.25  # where nothing differs, all neighbours weigh the same
+    with threads(thread_count):
+        found = pamr_numba.affinity(image, dilations)
+    torch.testing.assert_close(found, plain_affinity(image, dilations), rtol=1e-4, atol=1e-6)
 
 
 def test_it_is_what_is_chosen():
