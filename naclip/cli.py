@@ -38,6 +38,12 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('pictures', nargs='+', type=Path, metavar='PICTURES', help='pictures, or folders of pictures')
 
 
+def one_line(error: Exception) -> str:
+    """What an error says; one from a data-loading worker arrives with its traceback, and says it in the last line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix(f'{type(error).__name__}: ')
+
+
 def answer(prog: str, run: Callable[[], object]) -> int:
     """Run a command; returns the exit code, its own if it is a number.
 
@@ -49,9 +55,7 @@ def answer(prog: str, run: Callable[[], object]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if 'NACLIP_TRACEBACK' in os.environ:
             raise
-        # A data-loading worker's error arrives with its traceback; the message is the last line.
-        message = str(error).strip().splitlines() or [type(error).__name__]
-        print(f'{prog}: {message[-1].removeprefix(f"{type(error).__name__}: ")}', file=sys.stderr)
+        print(f'{prog}: {one_line(error)}', file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -492,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_plans(options: argparse.Namespace, device: torch.device) -> None:
     """Time plans, print and keep what comes out."""
-    from tools.plan_benchmark import plot_plans, show_plans, sweep_plans, time_plans
+    from tools.benchmarks.plans import plot_plans, show_plans, sweep_plans, time_plans
 
     net = build_pipeline(options, device).net
     rows = time_plans(net, options.rounds)

@@ -1,7 +1,6 @@
 """Evaluate a training-free open-vocabulary segmentor on a benchmark: --config configs/cfg_voc21.py"""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from clip.releases import DTYPE_NAMES, HINT, available_guides, available_models
-from naclip.cli import METHODS_HINT, OneLineParser, add_form, positive
+from naclip.cli import METHODS_HINT, OneLineParser, add_form, answer, positive
 from naclip.commands.imports import harness_imports
 from naclip.protocols import PROTOCOLS
 from naclip.runs.plan import expand, expand_file, placed
@@ -165,26 +164,28 @@ def main(argv: Sequence[str] | None = None, prog: str = 'eval.py') -> int:
         parser.error(str(error))
     if options.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before MMEngine looks which devices there are
-    logging.basicConfig(format='%(levelname)s: %(message)s')
     with harness_imports():  # takes seconds: only once the options are known to be good
         from naclip.harness.evaluation import evaluate_plan, foresee
 
-    try:
-        for run in plan:
-            if run.images and os.environ.get('RANK', '0') == '0':
-                from naclip.commands.check import check_own
-
-                if check_own(run):
-                    raise ValueError('the data are not in order, see above: nothing is evaluated')
+    def run() -> None:
+        check_own_data(plan)
         if options.dry_run:
             print(foresee(plan, options.memory))
         else:
             evaluate_plan(plan, options.memory)
-    except (ValueError, OSError) as error:
-        if 'NACLIP_TRACEBACK' in os.environ:
-            raise
-        # A data-loading worker's error arrives with its traceback; the message is the last line.
-        message = str(error).strip().splitlines()[-1].removeprefix(f'{type(error).__name__}: ')
-        print(f'{prog}: {message}', file=sys.stderr)
-        return 1
-    return 0
+
+    return answer(prog, run)
+
+
+def check_own_data(plan: Sequence[argparse.Namespace]) -> None:
+    """Look over the pictures and label maps of one's own that runs name, once.
+
+    Raises:
+        ValueError: they are not in order; what is wrong has been told.
+    """
+    own = {(run.images, run.labels): run for run in plan if run.images}
+    if own and os.environ.get('RANK', '0') == '0':
+        from naclip.commands.check import check_own
+
+        if any([check_own(run) for run in own.values()]):
+            raise ValueError('the data are not in order, see above: nothing is evaluated')

@@ -15,6 +15,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from torch.utils.data import DataLoader
 
+from naclip.cli import one_line
 from naclip.harness.datasets import register_all
 from naclip.harness.description import headline
 from naclip.harness.device import choose_device
@@ -69,33 +70,36 @@ def evaluate_plan(plan: Sequence[argparse.Namespace], memory: int | None = None)
     def failed(run: str, error: Exception) -> None:
         if len(plan) == 1:
             raise error
-        failures[run] = error
-        print(f'{run}: not evaluated: {error}', file=sys.stderr, flush=True)
+        if run not in failures:
+            failures[run] = error
+            print(f'{run}: not evaluated: {one_line(error)}', file=sys.stderr, flush=True)
+
+    def conclude(run: Run, seconds: float = 0.0, together: int = 1) -> None:
+        if run.name in failures:
+            return
+        try:
+            records[run.name] = decide_on_main(lambda: finish(run, seconds, together))
+        except (ValueError, OSError) as error:
+            failed(run.name, error)
 
     with contextlib.ExitStack() as stack:
-        runs = list(ready(plan, Preparation(device), stack, failed))
-        seconds: dict[str, tuple[float, int]] = {}
-        for together in passes(runs, memory or default_budget(device)) if runs else ():
-            names = [run.name for run in together.runs]
+        runs = ready(plan, Preparation(device), stack, failed)
+        for run in runs:
+            if not run.lacking:  # what was finished before
+                run.metric.evaluate(0)
+                conclude(run)
+        for together in passes(runs, memory or default_budget(device)):
+            names, took = [run.name for run in together.runs], 0.0
             try:
                 took = judge(together, device, lambda m, error, names=names: failed(names[m], error))
             except (ValueError, OSError, RuntimeError) as error:  # of a picture that all need, say
                 for name in names:
                     failed(name, error)
-            else:
-                seconds |= dict.fromkeys(names, (took, len(names)))
-        for run in runs:
-            if run.name in failures:
-                continue
-            if not run.lacking:
-                run.metric.evaluate(0)  # what was finished before
-            try:
-                records[run.name] = decide_on_main(lambda run=run: finish(run, *seconds.get(run.name, (0.0, 1))))
-            except (ValueError, OSError) as error:
-                failed(run.name, error)
+            for run in together.runs:
+                conclude(run, took, len(names))
     if failures:
         raise RunsFailedError(failures, records)
-    return list(records.values())
+    return [records[run.name] for run in runs]
 
 
 def foresee(plan: Sequence[argparse.Namespace], memory: int | None = None) -> str:

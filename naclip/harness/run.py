@@ -25,7 +25,7 @@ from naclip.harness.towers import Towers
 from naclip.methods.guide_of import check_regions
 from naclip.pictures.drawing import class_colours
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, run_identity
-from naclip.runs.gallery import GALLERY, Gallery
+from naclip.runs.gallery import GALLERY, MOST, Gallery
 from naclip.runs.journal import Journal, confusion_matrix
 from naclip.runs.per_image import write_per_image
 from naclip.runs.predictions import check_prediction_names, prediction_name
@@ -140,6 +140,8 @@ class Preparation:
         dataset = self.dataset(config, benchmark)
         check_class_count(read_vocabulary(config.model.name_path), config.model.name_path, dataset.metainfo['classes'])
         pictures = choose_pictures(dataset, options.limit)
+        if options.gallery and options.gallery > MOST:
+            raise ValueError(f'--gallery {options.gallery}: expected 1 to {MOST} pictures')
         if options.save_predictions:
             check_prediction_names(list(pictures))
         masks_sha256 = regions_sha256(config, dataset, len(pictures))

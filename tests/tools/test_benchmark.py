@@ -9,7 +9,7 @@ import torch
 from clip.guides import GuideSizes
 from clip.model import CLIP
 from naclip.methods.naclip import NACLIP
-from naclip.pipeline import Pipeline, Settings
+from naclip.pipeline import Pipeline, Settings, queries_of
 from naclip.walk.pamr import pamr
 from naclip.walk.text import text_embeddings
 from naclip.walk.vocabulary import Vocabulary
@@ -104,3 +104,20 @@ def test_sweep_draws_a_plot(tmp_path: Path):
     rows = benchmark.sweep(torch.device('cpu'), 1, tmp_path / 'plot.png', scale=0.1)
     assert {row['swept'] for row in rows} == {'pixels', 'names'}
     assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_plans_are_timed(model: CLIP, monkeypatch: pytest.MonkeyPatch):
+    """Every plan has its row; what is timed counts every picture of every run."""
+    from tools.benchmarks import plans
+
+    counted = []
+    count = plans.count_table
+    monkeypatch.setattr(plans, 'count_table', lambda *args: counted.append(args[2]) or count(*args))
+    monkeypatch.setattr(plans, 'SIZE', (64, 80))
+    monkeypatch.setattr(plans, 'embeddings', lambda words, method: torch.randn(len(queries_of(words, method)), 64))
+    monkeypatch.setattr(plans, 'METHODS', ('clip', 'naclip', 'sclip'))
+    rows = plans.time_plans(model, rounds=1)
+    assert [row['runs'] for row in rows] == [1, 3, 2, 25, 20]
+    assert all(row['ratio'] > 0 for row in rows)
+    assert rows[1]['alone'] > 0
+    assert {21, 20} == set(counted)

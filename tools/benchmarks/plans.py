@@ -20,7 +20,7 @@ from naclip.pipeline import Pipeline, Settings, queries_of
 from naclip.runs.counting import count_table, label_rows
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZE = (336, 448)
 METHODS = ('clip', 'naclip', 'sclip', 'clearclip', 'maskclip', 'sc_clip', 'resclip', 'cliptrase')
 SIGMAS = (1.0, 2.0, 5.0, 10.0, 20.0)
