@@ -288,3 +288,29 @@ def test_two_processes(shapes: list[str], finished: Path, tmp_path: Path):
         for key in ('images', 'metrics', 'classes', 'sha256'):
             assert record[key] == expected[key]
         assert (work_dir / 'confusion.npy').read_bytes() == (finished / method / 'shapes/confusion.npy').read_bytes()
+
+
+def test_a_batch_of_pictures_of_any_sizes(data: Path, checkpoint_file: Path, tmp_path: Path):
+    """Three pictures of three sizes together give what each gives alone."""
+    argv = ['--config', 'voc21', 'voc20', '--method', 'naclip', 'cliptrase', '--device', 'cpu', *ALL]
+    argv += ['--backbone', str(checkpoint_file), '--data-root', str(data / 'voc')]
+    for size in (1, 3):
+        place = ['--work-dir', str(tmp_path / str(size)), *QUICK, f'test_dataloader.batch_size={size}']
+        assert eval_script.main([*argv, *place]) == 0
+    for method in ('naclip', 'cliptrase'):
+        for benchmark in ('voc21', 'voc20'):
+            together, alone = (results(tmp_path / size / method / benchmark) for size in ('3', '1'))
+            for key in ('images', 'metrics', 'classes'):
+                assert together[key] == alone[key]
+
+
+def test_the_guide_of_several_methods_runs_once(shapes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from clip.guides import Guide
+
+    embedded = []
+    embed = Guide.embed
+    monkeypatch.setattr(Guide, 'embed', lambda self, *args: embedded.append(id(self)) or embed(self, *args))
+    argv = [*shapes, '--method', 'proxyclip', 'lposs', 'lposs_plus', '--protocol', 'naclip', '--limit', '3', *QUICK]
+    assert eval_script.main([*argv, '--work-dir', str(tmp_path / 'w')]) == 0
+    assert len(embedded) == 3  # once a picture
+    assert len(set(embedded)) == 1
