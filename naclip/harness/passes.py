@@ -59,14 +59,15 @@ def bytes_needed(runs: Sequence[Run]) -> int:
     """About how much memory it takes to evaluate runs together, beside their towers.
 
     What is read in the towers is kept while the windows of a batch are looked at; what a method makes of it is small.
-    Of full-size maps there are those of one run at a time, then the labels of all.
+    Of full-size maps there are those of one run at a time; labels there are of all runs, for all pictures of a batch.
     """
+    batch = max(run.config.test_dataloader.get('batch_size', 1) for run in runs)
     towers = {id(run.segmentor.pipeline.net): run.segmentor.pipeline.net.visual for run in runs}
     reading = sum(_bytes_read(visual) for visual in towers.values())
     area = max(_area(run) for run in runs)
     maps = max(len(run.segmentor.pipeline.vocabulary.queries) for run in runs)
     cells = sum(len(run.segmentor.pipeline.vocabulary.queries) for run in runs) * area // 64
-    return reading + BYTES * (MAPS_AT_ONCE * maps * area + 2 * area * len(runs) + cells)
+    return reading + BYTES * (MAPS_AT_ONCE * maps * area + batch * (2 * area * len(runs) + cells))
 
 
 def _bytes_read(visual: torch.nn.Module) -> int:
