@@ -17,7 +17,7 @@ data = dict(data_root=None, folders=None, short=112, longest=160, crop=112, mask
 batch = 8
 workers = 1
 max_iters = 300
-rates = dict(base=1e-3, tower=0.1, prompts=1)
+rates = dict(base=1e-3, tower=0.2, prompts=1)
 log_interval = 5
 checkpoint_interval = 50
 val_config = 'configs/cfg_shapes.py'

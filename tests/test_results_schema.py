@@ -93,7 +93,7 @@ def test_reports_read_all(records: dict[str, dict], tmp_path: Path):
         assert run.miou() == pytest.approx(run.get('metrics.mIoU'))
         if run.benchmark == 'voc21':
             assert settings_of(run)['gaussian_std'] in (3.0, 5.0)
-    files, left_out = make_report(runs)
+    files, left_out, _ = make_report(runs)
     assert left_out == []
     assert b'perfect (scored)' in files['report.md']
 

@@ -185,7 +185,7 @@ def test_reports_show_it_beside_others(data: Path, score: Score, tmp_path: Path)
     (run,) = runs.runs
     assert run.name == 'naclip (scored)'
     assert compare(run).note == 'not published'  # a name proves nothing
-    files, left_out = make_report(runs)
+    files, left_out, _ = make_report(runs)
     assert left_out == []
     assert b'naclip (scored)' in files['report.md']
 
