@@ -170,7 +170,7 @@ class Panel(nn.Module):
                 for family in alone:
                     if id(family) in answers:
                         keep(family, i, *answers[id(family)])
-        for family in families:
+        for family in (family for family in families if family.alive):
             family.maps = [side_by_side(maps, of_image) for maps, of_image in zip(family.maps, boxes, strict=True)]
 
     def _judge(

@@ -211,3 +211,15 @@ def test_a_block_that_somebody_looked_into_gives_the_same_bits(model, views):
             looked.qkv(layer)
         assert torch.equal(looked.tokens(looked.depth), plain.tokens(plain.depth))
     assert ResidualAttentionBlock.forward  # the plain one ran whole
+
+
+def test_a_member_that_fails_in_a_batch_of_any_sizes(build, views):
+    """What it leaves has no windows of the later pictures, of which there are more."""
+    pipelines = [build('naclip', **SLIDE), build(Failing(), **SLIDE)]
+    failures = []
+    batch = [dict.fromkeys(range(2), view) for view in (views[3], views[0])]
+    answers = list(
+        Panel(pipelines)(batch, range(2), lambda members, error: failures.append((list(members), str(error))))
+    )
+    assert failures == [([1], 'too narrow')]
+    assert [(a.member, a.picture) for a in answers] == [(0, 0), (0, 1)]
