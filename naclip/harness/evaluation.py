@@ -1,12 +1,11 @@
 """Evaluations: runs made ready, started, judged in as few passes over the pictures as they allow, and finished."""
 
 import argparse
-import contextlib
 import logging
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +25,7 @@ from naclip.harness.loading import SharedPictures
 from naclip.harness.metric import RunsEvaluator
 from naclip.harness.passes import Pass, default_budget, passes
 from naclip.harness.profile import WAITING, StageClock
-from naclip.harness.run import PREDICTIONS, Preparation, Run, announce, dataset_key, finish
+from naclip.harness.run import PREDICTIONS, Preparation, Run, announce, finish
 from naclip.runs.attempts import Attempt, alone, begin
 from naclip.runs.gallery import GALLERY, discard_gallery
 
@@ -41,15 +40,6 @@ class RunsFailedError(ValueError):
     def __init__(self, failures: dict[str, Exception], records: dict[str, dict]):
         super().__init__(f'{len(failures)} of {len(failures) + len(records)} runs failed: {", ".join(failures)}')
         self.records = records
-
-
-def evaluate(options: argparse.Namespace) -> dict:
-    """Run what the options of one run ask for; returns what it writes to WORK_DIR/results.json.
-
-    Raises:
-        ValueError, FileNotFoundError, ConnectionError: something the user gave cannot be used; says what and why.
-    """
-    return evaluate_plan([options])[0]
 
 
 def evaluate_plan(plan: Sequence[argparse.Namespace], memory: int | None = None) -> list[dict]:
@@ -82,7 +72,7 @@ def evaluate_plan(plan: Sequence[argparse.Namespace], memory: int | None = None)
         except (ValueError, OSError) as error:
             failed(run.name, error)
 
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         runs = ready(plan, Preparation(device), stack, failed)
         for run in runs:
             if not run.lacking:  # what was finished before
@@ -118,7 +108,7 @@ def foresee(plan: Sequence[argparse.Namespace], memory: int | None = None) -> st
 def ready(
     plan: Sequence[argparse.Namespace],
     preparation: Preparation,
-    stack: contextlib.ExitStack,
+    stack: ExitStack,
     failed: Callable[[str, Exception], None],
 ) -> list[Run]:
     """Runs that may start, each alone in its work directory until the stack ends."""
@@ -138,7 +128,7 @@ def ready(
     return runs
 
 
-def start(run: Run, resume: bool, stack: contextlib.ExitStack) -> Attempt:
+def start(run: Run, resume: bool, stack: ExitStack) -> Attempt:
     """Start a run over, or go on with it."""
     stack.enter_context(alone(run.work_dir))
     attempt = begin(run.work_dir, run.identity, run.notes, list(run.pictures), resume)
@@ -168,7 +158,6 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
     """
     runs = together.runs
     first = runs[0]
-    number = {dataset_key(run.config): i for i, run in enumerate(together.datasets)}
     errors: dict[int, Exception] = {}
 
     def ended(members: Sequence[int], error: Exception) -> None:
@@ -179,7 +168,7 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
     clock = StageClock(device) if first.options.profile else None
     judges = Judges(
         [run.segmentor for run in runs],
-        [number[dataset_key(run.config)] for run in runs],
+        together.dataset_numbers,
         ended,
         clock or nullcontext,
     )

@@ -32,6 +32,12 @@ class Pass:
         """A run for each data set: the first that has it. In a `Wanted`, data sets go by their place here."""
         return list({dataset_key(run.config): run for run in reversed(self.runs)}.values())[::-1]
 
+    @property
+    def dataset_numbers(self) -> list[int]:
+        """For each run the place of its data set in `datasets`."""
+        number = {dataset_key(run.config): i for i, run in enumerate(self.datasets)}
+        return [number[dataset_key(run.config)] for run in self.runs]
+
 
 def passes(runs: Sequence[Run], budget: int) -> list[Pass]:
     """Runs in groups that see the same pictures, each within a budget of bytes; runs that lack none are in no group."""
@@ -101,12 +107,11 @@ def _shares(run: Run, other: Run) -> bool:
 def _pass(runs: list[Run]) -> Pass:
     """The pass of runs, with the pictures that they lack, in order."""
     together = Pass(runs)
-    number = {dataset_key(run.config): i for i, run in enumerate(together.datasets)}
     lacking: dict[str, tuple[dict[int, int], list[int]]] = {}
-    for i, run in enumerate(runs):
+    for i, (run, number) in enumerate(zip(runs, together.dataset_numbers, strict=True)):
         for path, index in run.lacking.items():
             indices, by = lacking.setdefault(path, ({}, []))
-            indices[number[dataset_key(run.config)]] = index
+            indices[number] = index
             by.append(i)
     together.pictures = [Wanted(path, indices, tuple(by)) for path, (indices, by) in lacking.items()]
     return together

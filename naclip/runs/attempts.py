@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def run_identity(record: Mapping, dataset: Mapping, evaluator: Mapping, pictures: Sequence[str], classes: int) -> dict:
     """All that the counts of a run depend on, as JSON has it.
 
-    `record` is what `naclip.harness.evaluation.describe` tells, `dataset` and `evaluator` are the config's, `pictures`
+    `record` is what `naclip.harness.description.describe` tells, `dataset` and `evaluator` are the config's, `pictures`
     the keys of all pictures. File contents count, not where files are; how many processes share the work does not.
     """
     identity = {
