@@ -22,7 +22,7 @@ from torch import Tensor
 
 LANES = 16  # pixels; the compiler makes of it what the processor has
 SCRATCH_BYTES = 4 << 20  # a thread's: more leaves the caches
-TOGETHER = 5  # steps in one pass over the rows
+TOGETHER = 3  # steps in one pass over the rows; of more, the rows leave the second-level cache in between
 MAPS = 4  # refined together: a weight is loaded once for so many, and their sums fit in the registers
 
 

@@ -91,8 +91,8 @@ def test_shares(count, most, thread_count):
 def test_several_callers_at_once():
     """As when a page serves several people."""
     image, maps = random(3, 40, 50), random(9, 40, 50, seed=1)
-    expected = pamr(image, maps)
     with threads(2), ThreadPoolExecutor(4) as pool:
+        expected = pamr(image, maps)  # the last bit of PyTorch's softmax depends on the number of threads
         for refined in pool.map(lambda _: pamr(image, maps), range(8)):
             assert torch.equal(refined, expected)
 
