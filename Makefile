@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast lint setup
+.PHONY: demo test test-fast coverage lint setup
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
@@ -18,6 +18,12 @@ test: $(VENV)/.installed-tests ## run the tests
 
 test-fast: $(VENV)/.installed-tests ## run the tests without the slow ones
 	$(PYTEST) -m 'not slow'
+
+coverage: $(VENV)/.installed-tests ## run the tests, and tell how much of each room they ran
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest -n $(JOBS) --dist loadfile
+	$(RUN) -m coverage combine --quiet
+	$(RUN) tools/rooms_covered.py
 
 lint: $(VENV)/.installed-tests ## check style
 	$(RUN) -m ruff check .
