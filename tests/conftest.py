@@ -46,9 +46,12 @@ os.environ['OMP_NUM_THREADS'] = '1'  # for processes that tests start
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Caches are written here in place of the home, which may be read-only, or hold what another run left.
-CACHES = Path(tempfile.mkdtemp(prefix='naclip-tests-'))
-atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+# Caches are written here in place of the home, which may be read-only, or hold what another run left. All processes of
+# a run have them in common: texts are encoded once.
+if 'NACLIP_TESTS_CACHES' not in os.environ:
+    os.environ['NACLIP_TESTS_CACHES'] = tempfile.mkdtemp(prefix='naclip-tests-')
+    atexit.register(shutil.rmtree, os.environ['NACLIP_TESTS_CACHES'], ignore_errors=True)
+CACHES = Path(os.environ['NACLIP_TESTS_CACHES'])
 os.environ |= {'NACLIP_CACHE': str(CACHES / 'naclip'), 'MPLCONFIGDIR': str(CACHES / 'matplotlib')}
 
 NO_BROWSER = 'not tested in a browser'  # how the reason for such a skip begins

@@ -18,11 +18,6 @@ from tests.goldens.fake_datasets import write_benchmark
 Run = Callable[..., tuple[int, dict | None, str]]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One picture of PASCAL VOC's layout, and one prompt template."""

@@ -1,5 +1,6 @@
 """MMSegmentation's own clients on this segmentor, and its own data sets under eval.py."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,15 +30,9 @@ MMSEG = Path(mmseg.__file__).parent / '.mim'
 PICTURES = 3
 
 
-@pytest.fixture(scope='module')
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp('cache')
-
-
 @pytest.fixture(autouse=True)
-def _elsewhere(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing here may depend on being in the checkout."""
-    monkeypatch.setenv('NACLIP_CACHE', str(cache))
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():  # of MMSegmentation about itself, and of libraries that it opens
         warnings.simplefilter('ignore')
@@ -52,10 +47,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def loaded(cache: Path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(cache))
-        return init_model(SHAPES, None, 'cpu')
+def loaded():
+    return init_model(SHAPES, None, 'cpu')
 
 
 @pytest.fixture
@@ -167,7 +160,7 @@ test_evaluator = dict(_delete_=True, type='IoUMetric', iou_metrics=['mIoU'])
         command += ['--show-dir', tmp_path / 'shown', '--cfg-options', f'test_dataloader.dataset.data_root={data}']
         command += ['model.device=cpu', 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
         environment = {'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-        environment |= {'NACLIP_CACHE': str(tmp_path), 'HOME': str(tmp_path), 'PATH': '/usr/bin:/bin'}
+        environment |= {'NACLIP_CACHE': os.environ['NACLIP_CACHE'], 'HOME': str(tmp_path), 'PATH': '/usr/bin:/bin'}
         done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert 'mIoU' in done.stdout

@@ -1,6 +1,7 @@
 """eval.py and the shell scripts around it, run on miniature data sets in the benchmarks' own layouts."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -65,14 +66,6 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split.parent.mkdir(parents=True)
     split.write_text('a\n')
     return root
-
-
-@pytest.fixture(scope='session', autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep text embeddings between the tests, away from the user's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture
@@ -509,6 +502,7 @@ def test_damaged_data_names_the_file(
     line = complaint('voc21', *options, data_root=str(voc))
     assert str(voc / file) in line
     assert expected in line
+    assert not multiprocessing.active_children()  # the loader's have ended with the run
 
 
 def test_empty_data_set(complaint: Callable[..., str], data: Path, tmp_path: Path):

@@ -21,13 +21,6 @@ from tools import segment as segment_script
 COUNT = 3
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
-
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory) -> Path:
     """Pictures and labels as the embedded benchmark's, and region masks in `regions`."""

@@ -18,9 +18,8 @@ Run = Callable[..., tuple[int, dict | None]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path) -> Run:
     """eval.py on pictures of the embedded benchmark: the exit code, and results.json."""
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
 
     def run(*options: str) -> tuple[int, dict | None]:
         argv = ['--config', str(ROOT / 'configs/cfg_shapes.py'), '--device', 'cpu', '--limit', '2']

@@ -19,11 +19,6 @@ SMALL += ['test_dataloader.num_workers=0', 'test_dataloader.dataset.pipeline.1.s
 Evaluate = Callable[..., int]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path_factory.getbasetemp() / 'own-cache'))
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Three pictures, and label maps that begin with 0."""

@@ -184,10 +184,9 @@ def environment(archives: tuple[Path, Path], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def run(environment: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Naclip:
+def run(environment: Path, tmp_path: Path) -> Naclip:
     """Run the installed command in an empty folder; returns what it prints."""
     settings = {key: value for key, value in os.environ.items() if not key.startswith('PYTHON')}
-    settings |= {'NACLIP_CACHE': str(tmp_path_factory.getbasetemp() / 'package-cache'), 'OMP_NUM_THREADS': '1'}
 
     def run(*arguments: object, program: str = 'naclip') -> str:
         command = [str(environment / 'bin' / program), *map(str, arguments)]

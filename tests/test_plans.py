@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,13 +27,6 @@ ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 METHODS = ('naclip', 'clip', 'sclip')
 
 pytestmark = pytest.mark.usefixtures('default_scope_given_back')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture(scope='module')

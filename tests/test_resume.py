@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,6 @@ QUICK = ('--cfg-options', 'test_dataloader.num_workers=0')
 ALL = ('--save-confusion', '--per-image')
 ENVIRONMENT = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
 FILES = ('results.json', 'confusion.npy', 'per_image.csv')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture(scope='module')

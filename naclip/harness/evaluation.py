@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from traceback import clear_frames
 from typing import TypeVar
 
 from mmengine.config import Config
@@ -208,6 +209,10 @@ def judge(together: Pass, device: str, failed: Callable[[int, Exception], None])
     )
     try:
         runner.test(quiet=len(runs) > 1)
+    except Exception as error:
+        # An error of a loader's worker refers to itself by its frames, and would keep the loader and its processes.
+        clear_frames(error.__traceback__)
+        raise
     finally:
         progress.close()
         for run in runs:

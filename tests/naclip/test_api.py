@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,6 @@ from tests.goldens.guide_weights import dino_state_dict
 
 CLASSES = 'cat; dog, frog; grass'
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _cache(tmp_path_factory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture(scope='module')
@@ -303,8 +295,7 @@ def test_the_package_is_light_until_used():
     assert "AttributeError: module 'naclip' has no attribute 'nothing'" in result.stderr
 
 
-def test_pictures_are_normalised_as_the_source_says_unless_the_protocol_does(tmp_path, monkeypatch):
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+def test_pictures_are_normalised_as_the_source_says_unless_the_protocol_does(tmp_path):
     config = openclip_config('B/16')
     said = dict(mean=[0.5, 0.4, 0.3], std=[0.25, 0.2, 0.1])
     (tmp_path / 'template.txt').write_text('{}\n')
@@ -315,8 +306,7 @@ def test_pictures_are_normalised_as_the_source_says_unless_the_protocol_does(tmp
         assert prepared.normalisation[0] == mean
 
 
-def test_the_form_of_a_bare_file(tmp_path, picture, state_dict, monkeypatch):
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+def test_the_form_of_a_bare_file(tmp_path, picture, state_dict):
     safetensors.torch.save_file(state_dict, tmp_path / 'bare.safetensors')
     (tmp_path / 'template.txt').write_text('{}\n')
     options = dict(backbone=tmp_path / 'bare.safetensors', device='cpu', templates=tmp_path / 'template.txt')

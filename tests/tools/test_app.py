@@ -47,11 +47,10 @@ CLASSES = 'cat, kitten; house; grass; water; brick; wood'
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Few threads, caches and temporary files in the test's folder, and no way out but to this machine."""
+    """Few threads, temporary files in the test's folder, and no way out but to this machine."""
     closed = 'http://127.0.0.1:9'
     return os.environ | {
         'OMP_NUM_THREADS': '1',
-        'NACLIP_CACHE': str(tmp_path / 'cache'),
         'TMPDIR': str(tmp_path),
         'https_proxy': closed,
         'HTTPS_PROXY': closed,

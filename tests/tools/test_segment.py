@@ -20,9 +20,8 @@ OPTIONS = ['--classes', CLASSES, '--backbone', 'shapes', '--device', 'cpu']
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch, tmp_path_factory) -> None:
+def _folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path_factory.getbasetemp() / 'segment-cache'))
 
 
 @pytest.fixture

@@ -154,8 +154,7 @@ def test_two_processes_train_as_one(finished, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluation_on_the_way_and_at_the_end(data, tmp_path, monkeypatch):
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+def test_evaluation_on_the_way_and_at_the_end(data, tmp_path):
     options = "['--limit','2','--cfg-options','model.slide_crop=0','test_dataloader.num_workers=0']"
     changes = {'max_iters': 2, 'val_config': 'configs/cfg_shapes.py', 'val_interval': 1, 'val_options': options}
     assert script.main(arguments(data, tmp_path / 'work', **changes)) == 0

@@ -13,11 +13,6 @@ from tools.vocabulary import main
 SHAPES = str(ROOT / 'configs' / 'cls_shapes.txt')
 
 
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path_factory) -> None:
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path_factory.getbasetemp() / 'vocabulary-cache'))
-
-
 def write(path: Path, text: str) -> str:
     path.write_text(text, encoding='utf-8')
     return str(path)

@@ -44,14 +44,11 @@ def test_what_cannot_be_is_as_usual():
 
 
 @pytest.fixture(scope='module')
-def segmenter(tmp_path_factory) -> Segmenter:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NACLIP_CACHE', str(tmp_path_factory.getbasetemp() / 'compare-cache'))
-        yield Segmenter('shapes', 'cpu')
+def segmenter() -> Segmenter:
+    return Segmenter('shapes', 'cpu')
 
 
-def test_each_method_as_alone(segmenter, tmp_path, monkeypatch):
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path / 'cache'))
+def test_each_method_as_alone(segmenter, tmp_path):
     path = write_examples(tmp_path / 'examples')[0]
     settings = Settings('cat; house; grass', '', 'shapes', std=3.0)
     drawn = compare_upload(lambda name: segmenter, str(path), settings, ['naclip', 'sclip', 'gem'])

@@ -30,11 +30,6 @@ from naclip.shapes import generator as shapes
 USUAL = ('naclip', 'shapes', None, 'method', None)  # method, backbone, σ, PAMR, prob_thd
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv('NACLIP_CACHE', str(tmp_path_factory.getbasetemp() / 'page-cache'))
-
-
 @pytest.fixture(scope='module')
 def segmenter() -> Segmenter:
     return Segmenter('shapes', 'cpu')
