@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast coverage lint setup
+.PHONY: demo test test-fast lint setup
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
@@ -11,19 +11,16 @@ demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
 
 # One process a core would need some GB of memory each: two, unless told otherwise, as in make test JOBS=8.
 JOBS ?= 2
-PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadfile
+# make test COVERAGE=1 also tells how much of each room the tests ran.
+PYTEST := $(RUN) $(if $(COVERAGE),-m coverage run) -m pytest -n $(JOBS) --dist loadfile
 
 test: $(VENV)/.installed-tests ## run the tests
+	$(if $(COVERAGE),$(RUN) -m coverage erase)
 	$(PYTEST)
+	$(if $(COVERAGE),$(RUN) -m coverage combine --quiet && $(RUN) tools/rooms_covered.py)
 
 test-fast: $(VENV)/.installed-tests ## run the tests without the slow ones
 	$(PYTEST) -m 'not slow'
-
-coverage: $(VENV)/.installed-tests ## run the tests, and tell how much of each room they ran
-	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n $(JOBS) --dist loadfile
-	$(RUN) -m coverage combine --quiet
-	$(RUN) tools/rooms_covered.py
 
 lint: $(VENV)/.installed-tests ## check style
 	$(RUN) -m ruff check .

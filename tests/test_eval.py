@@ -519,6 +519,7 @@ def run_script(*command: str, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_command_line_complains_in_one_line(tmp_path: Path):
     run = run_script(sys.executable, 'eval.py', '--config', 'configs/nothing.py', '--work-dir', str(tmp_path / 'work'))
     assert run.returncode == 1
@@ -530,6 +531,7 @@ def test_command_line_complains_in_one_line(tmp_path: Path):
     assert run.stderr.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_one_counts(evaluate: Eval, data: Path, checkpoint_file: Path, tmp_path: Path):
     _, alone = evaluate('voc21')
     options = ['--backbone', str(checkpoint_file), '--data-root', str(data / 'voc'), '--device', 'cpu']

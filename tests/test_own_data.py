@@ -71,6 +71,7 @@ def test_as_the_benchmark(evaluate: Evaluate, data: Path, tmp_path: Path, capsys
     assert 'finished before' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_forms_of_the_same_labels(evaluate: Evaluate, data: Path, tmp_path: Path):
     assert evaluate(work='plain') == 0
     plain = scores(tmp_path, 'plain')

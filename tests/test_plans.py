@@ -88,6 +88,7 @@ def data_root(record: dict, data: Path) -> str:
     return str(data / ('voc' if 'voc' in Path(record['config']).name else 'context'))
 
 
+@pytest.mark.slow
 def test_every_run_is_what_it_is_alone(data: Path, checkpoint_file: Path, tmp_path: Path, capfd):
     common = ['--backbone', str(checkpoint_file), '--device', 'cpu', *ALL]
     plan = tmp_path / 'plan.json'
@@ -173,6 +174,7 @@ def finished(shapes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.mark.slow
 def test_memory_makes_more_passes_and_changes_nothing(shapes: list[str], finished: Path, tmp_path: Path):
     argv = [*shapes, '--method', *METHODS, '--work-dir', str(tmp_path), *ALL, '--memory', '1M']
     assert eval_script.main([*argv, *QUICK]) == 0
@@ -200,6 +202,7 @@ def test_dry_run_writes_nothing(shapes: list[str], tmp_path: Path, capfd):
     assert not (tmp_path / 'w').exists()
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_evaluated(shapes: list[str], finished: Path, tmp_path: Path, capfd):
     """A method more costs that method; the finished ones stay as they are."""
     argv = [*shapes, '--work-dir', str(tmp_path), *ALL, '--resume']
@@ -283,6 +286,7 @@ def test_two_processes(shapes: list[str], finished: Path, tmp_path: Path):
         assert (work_dir / 'confusion.npy').read_bytes() == (finished / method / 'shapes/confusion.npy').read_bytes()
 
 
+@pytest.mark.slow
 def test_a_batch_of_pictures_of_any_sizes(data: Path, checkpoint_file: Path, tmp_path: Path):
     """Three pictures of three sizes together give what each gives alone."""
     argv = ['--config', 'voc21', 'voc20', '--method', 'naclip', 'cliptrase', '--device', 'cpu', *ALL]
@@ -297,6 +301,7 @@ def test_a_batch_of_pictures_of_any_sizes(data: Path, checkpoint_file: Path, tmp
                 assert together[key] == alone[key]
 
 
+@pytest.mark.slow
 def test_the_guide_of_several_methods_runs_once(shapes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from clip.guides import Guide
 

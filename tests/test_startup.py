@@ -72,6 +72,7 @@ def test_names_in_help():
         assert name in said
 
 
+@pytest.mark.slow
 def test_packages_without_their_parts():
     code = (
         'import sys, clip, naclip, clip.releases; clip.available_models(), clip.MEAN;'
@@ -84,6 +85,7 @@ def test_packages_without_their_parts():
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_a_backbone_is_loaded_without_the_compiler():
     """On the meta device, some operations import torch._dynamo, which takes as long as PyTorch itself."""
     code = (
@@ -92,6 +94,7 @@ def test_a_backbone_is_loaded_without_the_compiler():
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_harness_leaves_out_what_it_does_not_need():
     code = (
         'import sys; from naclip.commands.imports import NOT_NEEDED, harness_imports\n'

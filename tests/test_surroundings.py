@@ -34,12 +34,14 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_in_the_background_of_a_shell(tmp_path: Path):
     """There SIGINT is ignored, which processes hand on to those that they start."""
     done = run_tests(tmp_path, CHILD, preexec_fn=lambda: ignoring(signal.SIGINT))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_left_out_pages_are_told(tmp_path: Path):
     code = f"""
         import pytest

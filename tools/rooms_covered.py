@@ -1,6 +1,6 @@
 """Print how much of each room the tests ran, of coverage's data file: python tools/rooms_covered.py
 
-`make coverage` runs the tests and then this. The exit code is 1 if a room is below what is asked.
+`make test COVERAGE=1` runs the tests and then this. The exit code is 1 if a room is below what is asked.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def read(data_file: Path) -> dict[str, Covered]:
         ValueError: coverage is not installed, or the file has nothing of this repository.
     """
     if not data_file.exists():
-        raise FileNotFoundError(f'{data_file} does not exist: run `make coverage`, which writes it')
+        raise FileNotFoundError(f'{data_file} does not exist: run `make test COVERAGE=1`, which writes it')
     try:
         from coverage import Coverage
         from coverage.exceptions import CoverageException
@@ -71,7 +71,7 @@ def read(data_file: Path) -> dict[str, Covered]:
     except CoverageException as error:
         raise ValueError(f'{data_file}: {error}') from None
     if not found:
-        raise ValueError(f'{data_file} has nothing of {ROOT}: run `make coverage` here')
+        raise ValueError(f'{data_file} has nothing of {ROOT}: run `make test COVERAGE=1` here')
     return found
 
 

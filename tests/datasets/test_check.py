@@ -383,6 +383,7 @@ def test_wide_labels(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 'label values 847 are no classes (expected 0-846, 65535 ignored)' in printed
 
 
+@pytest.mark.slow
 def test_shapes_brings_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setenv('NACLIP_CACHE', str(tmp_path))
     assert load_script(NAME).main(['shapes', '-j', '1']) == 0
@@ -397,6 +398,7 @@ def test_shared_files_are_read_once(check: Check, fine: Path, monkeypatch: pytes
     assert len(read) == len(set(read)) == 6
 
 
+@pytest.mark.slow
 def test_as_a_process(tmp_path: Path, fine: Path):
     shutil.copytree(fine / 'voc', tmp_path / 'VOCdevkit/VOC2012')
     result = run(NAME, '--data-root', tmp_path, '-j', 2)

@@ -241,6 +241,7 @@ def test_restart_after_partial_output(cvt, tmp_path, capsys):
     assert (outputs[3].stat().st_ino, outputs[3].stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_restart_after_kill(tmp_path, workers):
     root, out = tmp_path / 'stuff', tmp_path / 'object'

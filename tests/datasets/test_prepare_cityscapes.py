@@ -96,6 +96,7 @@ def test_whole_outputs_are_kept(script, tmp_path: Path, capsys: pytest.CaptureFi
     assert outputs[2].stat().st_ino == kept
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(tmp_path: Path):
     make_root(tmp_path / 'a', count=80, size=(300, 300))
     make_root(tmp_path / 'b', count=80, size=(300, 300))

@@ -78,6 +78,7 @@ def test_both_splits_in_place(script, tmp_path: Path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(tmp_path: Path):
     make_root(tmp_path / 'raw', count=90, size=(300, 300), compressed=False)
     folder = tmp_path / 'a/annotations/test2014'

@@ -89,6 +89,7 @@ def test_in_place(script, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert contents(tmp_path) == after
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(tmp_path: Path):
     make_root(tmp_path / 'raw', count=80, size=(300, 300))
     folder = tmp_path / 'a/annotations/val2017'

@@ -281,6 +281,7 @@ def test_parsing():
     assert api.vocabulary_of('a; b', ['x', 'y']) == Vocabulary((('x', 'y'), ('a',), ('b',)))
 
 
+@pytest.mark.slow
 def test_free_of_mmseg():
     code = (
         'import sys, naclip; naclip.segment; assert not {"mmseg", "mmcv", "mmengine"} & set(sys.modules), "MMSeg";'
@@ -289,6 +290,7 @@ def test_free_of_mmseg():
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
 
 
+@pytest.mark.slow
 def test_the_package_is_light_until_used():
     code = 'import sys, naclip.cli; assert "torch" not in sys.modules; from naclip import segment; naclip.nothing'
     result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)

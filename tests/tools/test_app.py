@@ -435,6 +435,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.glob('naclip-app-*'))
 
 
+@pytest.mark.slow
 def test_without_gradio(tmp_path):
     code = 'import sys; sys.modules["gradio"] = None; from tools.app import main; sys.exit(main(sys.argv[1:]))'
     command = [sys.executable, '-c', code, '--backbone', 'shapes', '--port', str(free_port())]
@@ -474,6 +475,7 @@ def test_refused_in_one_line(capsys, options, message):
     assert err.count('\n') == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [['--port', '0'], ['--port', 'x'], ['--max-upload-mb', '-1'], ['--dtype', 'int8']])
 def test_wrong_options(capsys, options):
     with pytest.raises(SystemExit) as caught:

@@ -68,6 +68,7 @@ def test_damaged_galleries_are_left_out_and_told(runs: Path, tmp_path: Path, cap
     assert (tmp_path / 'f.png').is_file()
 
 
+@pytest.mark.slow
 def test_as_a_process(tmp_path: Path):
     command = [sys.executable, str(ROOT / 'tools/figure.py'), str(tmp_path), '-o', str(tmp_path / 'f.pdf')]
     done = subprocess.run(command, capture_output=True, text=True)

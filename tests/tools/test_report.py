@@ -108,6 +108,7 @@ def test_what_is_left_out_is_said_and_folders_are_safe(runs: Path, tmp_path: Pat
     assert sorted(os.listdir(tmp_path)) == ['out', 'runs']
 
 
+@pytest.mark.slow
 def test_as_a_process(tmp_path: Path):
     command = [sys.executable, str(ROOT / 'tools/report.py'), str(tmp_path), '-o', str(tmp_path / 'out')]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -213,6 +214,7 @@ def tab(request: pytest.FixtureRequest, chromium: 'Browser', shown: tuple[Path, 
     tab.close()
 
 
+@pytest.mark.slow
 def test_page_fits_and_is_the_same_without_javascript(tab: Tab, chromium: 'Browser', shown):
     assert tab.fits()
     assert tab.page.locator('.picture').count() > 0
@@ -235,6 +237,7 @@ def test_page_fits_and_is_the_same_without_javascript(tab: Tab, chromium: 'Brows
         assert float(one.split(':')[1]) == pytest.approx(float(other.split(':')[1]))
 
 
+@pytest.mark.slow
 def test_hostile_names_are_texts(tab: Tab):
     assert EVIL in [row[0] for row in tab.matrix()]
     assert f'protocol {EVIL}, backbone ViT-B/16' in [row[0] for row in tab.matrix()]
@@ -244,6 +247,7 @@ def test_hostile_names_are_texts(tab: Tab):
     assert tab.page.evaluate('document.querySelectorAll("main script, dialog script").length') == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('grouped', ['protocol backbone', 'backbone', ''])
 def test_copied_tables_are_those_of_the_files(tab: Tab, shown, grouped: str):
     tab.page.select_option('#grouping', grouped)
@@ -258,6 +262,7 @@ def test_copied_tables_are_those_of_the_files(tab: Tab, shown, grouped: str):
     assert tab.fits()
 
 
+@pytest.mark.slow
 def test_filters(tab: Tab, shown):
     lines = lines_of(shown[1].runs)
     page = tab.page
@@ -281,6 +286,7 @@ def test_filters(tab: Tab, shown):
     assert page.text_content('#found') == f'0 of {len(lines)} rows'
 
 
+@pytest.mark.slow
 def test_matrix_is_sorted_by_click_and_by_key(tab: Tab):
     tab.page.select_option('#grouping', '')
     place = tab.matrix()[0].index('bench01')
@@ -304,6 +310,7 @@ def test_matrix_is_sorted_by_click_and_by_key(tab: Tab):
     assert head.get_attribute('aria-sort') == 'none'
 
 
+@pytest.mark.slow
 def test_details_of_a_number(tab: Tab, shown):
     run = next(run for run in shown[1].runs if run.record['method'] == 'method01' and run.benchmark == 'bench00')
     button = tab.page.locator('#matrix-table tr', has_text='method01').locator('button').first
@@ -326,6 +333,7 @@ def test_details_of_a_number(tab: Tab, shown):
     assert [float(row[1]) for row in shown_classes] == pytest.approx(run.counts.iou(), abs=0.0051)
 
 
+@pytest.mark.slow
 def test_class_by_class(tab: Tab, shown):
     (table, *_) = class_tables(shown[1].runs)
     rows = tab.rows('#class-table')
@@ -355,6 +363,7 @@ def test_class_by_class(tab: Tab, shown):
     assert 'method05' not in tab.rows('#class-table')[0]
 
 
+@pytest.mark.slow
 def test_gallery(tab: Tab, shown):
     page = tab.page
     pictures, _ = read_pictures(shown[1].runs)
@@ -405,6 +414,7 @@ def captions_of(picture) -> list[str]:
     return [shot.run.record['method'] for shot in picture.shots]
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard_and_has_a_name(tab: Tab):
     """In the order of the page; what scrolls can be scrolled."""
     named = tab.page.evaluate(
@@ -423,6 +433,7 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(tab: Tab):
     assert tab.page.evaluate('[...document.images].every(image => image.hasAttribute("alt"))')
 
 
+@pytest.mark.slow
 def test_on_paper_and_in_the_dark(chromium: 'Browser', shown, tmp_path: Path):
     tab = Tab(chromium, shown[0].as_uri(), color_scheme='dark')
     page = tab.page

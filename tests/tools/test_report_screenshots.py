@@ -16,6 +16,7 @@ NEEDED = {'playwright': importlib.util.find_spec('playwright'), 'chromium': shut
 MISSING = ', '.join(name for name, found in NEEDED.items() if not found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f'{NO_BROWSER}: {MISSING} is not here')
 def test_pictures_of_the_parts_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture):
     write_many(tmp_path / 'runs', methods=3, benchmarks=1, classes=5, pictures=2)

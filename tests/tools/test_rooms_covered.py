@@ -59,7 +59,7 @@ def test_lines_that_ran_are_read(tmp_path: Path):
     assert not any(file.startswith('tests') for file in files)
 
 
-@pytest.mark.parametrize(('content', 'expected'), [(None, 'run `make coverage`'), (b'no database', 'covered')])
+@pytest.mark.parametrize(('content', 'expected'), [(None, 'run `make test COVERAGE=1`'), (b'no database', 'covered')])
 def test_what_is_no_data_is_refused(content: bytes | None, expected: str, tmp_path: Path, capfd: pytest.CaptureFixture):
     if content:
         (tmp_path / 'covered').write_bytes(content)

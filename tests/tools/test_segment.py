@@ -128,6 +128,7 @@ def test_a_picture_given_twice_is_segmented_once(picture):
     assert find_pictures([picture, picture.parent])[0] == [picture]
 
 
+@pytest.mark.slow
 def test_as_a_process(picture):
     command = [sys.executable, str(ROOT / 'tools' / 'segment.py'), str(picture), *OPTIONS]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})

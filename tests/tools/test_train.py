@@ -104,12 +104,14 @@ def test_weights_out(finished):
     assert len(losses(finished)) == STEPS
 
 
+@pytest.mark.slow
 def test_finished_runs_stay_finished(finished, data, tmp_path):
     work_dir = Path(shutil.copytree(finished, tmp_path / 'work'))
     assert script.main(arguments(data, work_dir, '--resume')) == 0
     assert_same_run(work_dir, finished)
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_the_last_whole_checkpoint(finished, data, tmp_path, caplog):
     """The newest one was being written when the run died."""
     work_dir = tmp_path / 'work'

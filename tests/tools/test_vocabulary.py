@@ -122,6 +122,7 @@ def test_refused_in_one_line(tmp_path, capsys, text, options, message):
     assert err.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_as_a_process_and_free_of_mmseg():
     code = (
         f'import sys; sys.argv = ["vocabulary.py", {SHAPES!r}]; sys.path.insert(0, {str(ROOT)!r}); import runpy\n'

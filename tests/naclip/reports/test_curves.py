@@ -41,6 +41,7 @@ def figures(tmp_path: Path):
     yield training_figure(Training(Path('a'), {1: 3.0}, []))
 
 
+@pytest.mark.slow
 def test_svg_is_whole_alone_and_always_the_same(tmp_path: Path):
     for once, again in zip(figures(tmp_path), figures(tmp_path), strict=True):
         svg = to_svg(once)

@@ -32,6 +32,7 @@ def test_every_text_is_escaped(tmp_path: Path):
     assert '<b ' not in files['report.md'].decode()
 
 
+@pytest.mark.slow
 def test_files_and_their_names(tmp_path: Path):
     for i, std in enumerate((1.0, 5.0)):
         settings = {'gaussian_std': std}

@@ -116,6 +116,7 @@ def test_any_changed_byte_is_found(record: Record, data: st.DataObject):
     assert decode(bytes(line)) is None
 
 
+@pytest.mark.slow
 @given(st.lists(records(), min_size=1, max_size=3, unique_by=lambda record: record.image))
 def test_a_cut_loses_at_most_the_record_it_is_in(tmp_path_factory: pytest.TempPathFactory, many: list[Record]):
     path = tmp_path_factory.mktemp('cut') / '1-0.jsonl'
@@ -190,6 +191,7 @@ def _write_and_die(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_records_outlive_a_kill(tmp_path: Path):
     process = multiprocessing.get_context('spawn').Process(target=_write_and_die, args=(tmp_path,))
     process.start()

@@ -37,6 +37,7 @@ def pairs(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     return loaded
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_every_machine(folder: Path):
     assert shapes.pixel_checksum(folder) == shapes.VAL_SHA256
 
@@ -99,6 +100,7 @@ def _write(root: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_two_processes_may_race(tmp_path: Path):
     with multiprocessing.get_context('spawn').Pool(2) as pool:
         wrote = pool.map(_write, [tmp_path / 'x'] * 2)

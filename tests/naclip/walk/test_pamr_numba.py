@@ -132,6 +132,7 @@ def test_compiled_once_for_all_processes(tmp_path: Path):
     assert run(NUMBA_CACHE_DIR=str(tmp_path)) == ('FunctionCache 1', '')
 
 
+@pytest.mark.slow
 def test_without_a_folder_to_write_to():
     """Of the places that numba looks for, only one is allowed that does not fit."""
     assert run(NUMBA_CACHE_LOCATOR_CLASSES='ZipCacheLocator') == ('NullCache 0', '')

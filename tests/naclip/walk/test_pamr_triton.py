@@ -33,6 +33,7 @@ for tiling in (TILING, Tiling(64, 4, 2, True, 4)):
 """
 
 
+@pytest.mark.slow
 def test_triton_kernel_under_its_interpreter():
     """The kernel's arithmetic, without a GPU; Triton takes this variable at import only."""
     pytest.importorskip('triton')
