@@ -109,8 +109,10 @@ class CorrCLIP(Method):
     needs_regions: ClassVar[bool] = True
     by_depth: ClassVar[Mapping[int, Mapping[str, object]]] = {
         2: {'guide': 'shapes', 'multiple': 8, 'layers': (1, 1)},
-        24: {'layers': (18, 22)},
-        32: {'layers': (26, 30)},
+        24: {'layers': (11, 22)},
+        32: {'layers': (3, 30)},
+        40: {'layers': (3, 38)},
+        48: {'layers': (3, 46)},
     }
     guide: str = 'dino_vitb8'  # a name of clip.guides.available_guides(), or a checkpoint file
     distance: float = 0.2  # regions that are less apart become one

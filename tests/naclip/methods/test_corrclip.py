@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clip.model import VisionTransformer
+from naclip.methods import for_tower
 from naclip.methods.corrclip import (
     PADDING,
     CorrCLIP,
@@ -153,3 +155,11 @@ def test_masks_are_required():
 def test_bad_constants(constants, message):
     with pytest.raises(ValueError, match=message):
         CorrCLIP(**constants)
+
+
+@pytest.mark.parametrize(('blocks', 'mean_of'), [(12, 5), (24, 12), (32, 28), (40, 36), (48, 44)])
+def test_layers_of_towers(blocks: int, mean_of: int):
+    """The published rule: blocks n-2-m to n-3, counted from 0, with m = 5, 12, 28 of 12, 24, 32 blocks, else n-4."""
+    tower = VisionTransformer(64, 16, 64, blocks, 8)
+    first, last = for_tower(CorrCLIP(), tower).layers
+    assert list(range(first - 1, last)) == list(range(blocks - 2 - mean_of, blocks - 2))
