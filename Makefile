@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast lint setup
+.PHONY: demo test test-fast test-random lint setup
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
@@ -21,6 +21,11 @@ test: $(VENV)/.installed-tests ## run the tests
 
 test-fast: $(VENV)/.installed-tests ## run the tests without the slow ones
 	$(PYTEST) -m 'not slow'
+
+# Modules in another order each time, and tests within them. The first line of output has the seed: make test-random SEED=7.
+SEED ?= $(shell date +%s)
+test-random: $(VENV)/.installed-tests ## run the tests without the slow ones, in random order
+	$(PYTEST) -m 'not slow' --random-order --random-order-seed=$(SEED)
 
 lint: $(VENV)/.installed-tests ## check style
 	$(RUN) -m ruff check .

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from clip.names import unknown
+
 # Per-channel statistics of CLIP's training pictures, RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -29,7 +31,7 @@ class Form:
     def __post_init__(self):
         for activation in (self.activation, self.text_activation):
             if activation not in ACTIVATIONS:
-                raise ValueError(f'unknown activation {activation!r}: choose from {", ".join(ACTIVATIONS)}')
+                raise ValueError(unknown('activation', activation, ACTIVATIONS))
         for width in (self.head_width, self.text_head_width):
             if isinstance(width, bool) or not isinstance(width, int) or width < 1:
                 raise ValueError(f'the head width is {width!r}, expected a whole number above 0')

@@ -28,7 +28,8 @@ from clip.model import (
     resample_by_scale,
     resample_by_size_antialiased,
 )
-from clip.releases import BUNDLED_GUIDES, DEFAULT_DOWNLOAD_ROOT, GUIDES, available_guides
+from clip.names import did_you_mean
+from clip.releases import BUNDLED_GUIDES, GUIDES, available_guides
 from clip.weights import Checkpoint, download, file_sha256, read_checkpoint
 
 EPSILON = 1e-6  # of the LayerNorms
@@ -248,7 +249,7 @@ def open_guide(name_or_path: str | os.PathLike, download_root: str | os.PathLike
     if name in BUNDLED_GUIDES:
         return read_checkpoint(BUNDLED_GUIDES[name])
     if name in GUIDES:
-        path = download(GUIDES[name], Path(download_root or DEFAULT_DOWNLOAD_ROOT).expanduser())
+        path = download(GUIDES[name], download_root)
         _keep_to(path)
         checkpoint = read_checkpoint(path)
         logger.warning(
@@ -258,8 +259,11 @@ def open_guide(name_or_path: str | os.PathLike, download_root: str | os.PathLike
         return checkpoint
     path = Path(name).expanduser()
     if not path.is_file():
-        choices = ', '.join(available_guides())
-        raise ValueError(f'unknown guide {name!r}: neither a checkpoint file nor one of {choices}')
+        choices = available_guides()
+        raise ValueError(
+            f'unknown guide {name!r}: neither a checkpoint file nor one of {", ".join(choices)}'
+            f'{did_you_mean(name, choices)}'
+        )
     return read_checkpoint(path)
 
 

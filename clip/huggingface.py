@@ -6,7 +6,11 @@ from clip.form import ACTIVATIONS, MEAN, STD, Form, Statement
 from clip.tokenizer import VOCABULARY
 
 CONFIG, PREPROCESSOR = 'config.json', 'preprocessor_config.json'
-WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+# As transformers looks for them: in one file, or in several, which an index names.
+WEIGHTS = (
+    *('model.safetensors', 'model.safetensors.index.json'),
+    *('pytorch_model.bin', 'pytorch_model.bin.index.json'),
+)
 EPS = 1e-5  # of our LayerNorms
 RESAMPLE = {2: 'bilinear', 3: 'bicubic'}  # Pillow's numbers
 # What a config does not say, as transformers has it.

@@ -12,7 +12,8 @@ from torch import Tensor
 from clip.convnext import ConvNeXtCLIP, build_convnext, has_convnext
 from clip.form import Statement
 from clip.model import CLIP, build_model
-from clip.releases import DTYPE_NAMES
+from clip.names import unknown
+from clip.releases import DEVICES, DTYPE_NAMES
 from clip.sources import open_checkpoint
 from clip.weights import Checkpoint
 
@@ -83,7 +84,7 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise ValueError(f'unknown device {device!r}: choose from auto, cpu, cuda, cuda:INDEX') from None
+        raise ValueError(unknown('device', device, DEVICES)) from None
     if resolved.type == 'cuda' and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device {device}: there are {torch.cuda.device_count()} CUDA devices here; use cpu')
     return resolved
@@ -100,7 +101,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype == 'auto':
         return torch.float16 if device.type == 'cuda' else torch.float32
     if dtype not in DTYPES:
-        raise ValueError(f'unknown dtype {dtype!r}: choose from auto, {", ".join(DTYPES)}')
+        raise ValueError(unknown('dtype', dtype, ['auto', *DTYPES]))
     return DTYPES[dtype]
 
 

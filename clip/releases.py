@@ -7,6 +7,7 @@ from pathlib import Path
 DEFAULT_DOWNLOAD_ROOT = Path('~/.cache/clip')
 FOLDER, HUB = 'local-dir:', 'hf-hub:'
 HINT = f'FILE, {FOLDER}PATH, {HUB}ORG/NAME, or NAME/TAG of OpenCLIP'  # what stands for a backbone beside its names
+DEVICES = ('auto', 'cpu', 'cuda', 'cuda:INDEX')
 DTYPE_NAMES = ('float32', 'float16', 'bfloat16')  # of towers
 
 

@@ -6,7 +6,6 @@ refused, unless the user says both.
 
 import os
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from clip import hub, huggingface, openclip, weights
@@ -14,7 +13,9 @@ from clip.convnext import has_convnext
 from clip.form import ACTIVATIONS, OPENAI, Form, Statement
 from clip.layouts import openai_layout
 from clip.model import sizes_of
+from clip.names import did_you_mean
 from clip.releases import FOLDER, HINT, HUB
+from clip.shards import is_index, read_index, shards_of
 from clip.statements import (
     check_sizes,
     given_form,
@@ -43,14 +44,14 @@ def open_checkpoint(
         ConnectionError: the weights are not here and cannot be fetched; says from where, and where to put them.
     """
     name = os.fspath(name_or_path)
-    checkpoint = find(name, Path(download_root or weights.DEFAULT_DOWNLOAD_ROOT).expanduser())
+    checkpoint = find(name, download_root)
     try:
         return ready(checkpoint, given_form(activation, head_width, checkpoint.statement))
     except ValueError as error:
         raise ValueError(f'{checkpoint.path}: {error}') from None
 
 
-def find(name: str, root: Path) -> Checkpoint:
+def find(name: str, root: str | os.PathLike | None) -> Checkpoint:
     """The checkpoint that a name stands for, with a statement if its source makes one.
 
     Raises: as `open_checkpoint`.
@@ -94,19 +95,17 @@ def check_name(name: str) -> None:
 
 def unknown_backbone(name: str, choices: list[str]) -> str:
     """The message for a name that stands for no backbone."""
-    lower = {choice.lower(): choice for choice in choices}
-    near = get_close_matches(name.lower(), lower, n=1)
+    meant = did_you_mean(name, choices)
     tags = [choice for choice in choices if choice.startswith(f'{name}/')]
-    meant = f'; did you mean {lower[near[0]]}?' if near else ''
     if tags:
         meant = f'; its tags are {", ".join(tag.partition("/")[2] for tag in tags[:8])}'
-    elif not near and name.count('/') == 1 and Path(name).suffix == '':
+    elif not meant and name.count('/') == 1 and Path(name).suffix == '':
         meant = f'; of the hub: {HUB}{name}'
     here = ' (a folder without a config)' if name and Path(name).expanduser().is_dir() else ''
     return f'unknown backbone {name!r}{here}: choose from {", ".join(available_models())}; or {HINT}{meant}'
 
 
-def published(name: str, root: Path) -> Checkpoint:
+def published(name: str, root: str | os.PathLike | None) -> Checkpoint:
     """OpenAI's file of a name.
 
     Raises:
@@ -165,19 +164,33 @@ def from_hub(asked: str) -> Checkpoint:
     config = hub.fetch(repository, [openclip.CONFIG, huggingface.CONFIG], revision or None)
     if config is None:
         raise ValueError(f'{HUB}{asked} is no CLIP: it has neither {openclip.CONFIG} nor {huggingface.CONFIG}')
-    commit = hub.commit_of(config)
+    commit, cache = hub.commit_of(config), hub.cache_of(config)
     if config.name == openclip.CONFIG:
         said, names = read_openclip(config), openclip.WEIGHTS
     else:
-        said = read_hugging_face(config, hub.fetch(repository, [huggingface.PREPROCESSOR], commit))
+        said = read_hugging_face(config, hub.fetch(repository, [huggingface.PREPROCESSOR], commit, cache))
         names = huggingface.WEIGHTS
-    path = hub.fetch(repository, names, commit)
+    path = hub.fetch(repository, names, commit, cache)
     if path is None:
-        raise ValueError(f'{HUB}{asked} has no weights in one file: expected {" or ".join(names)}')
+        raise ValueError(f'{HUB}{asked} has no weights: expected {" or ".join(names)}')
+    if is_index(path):
+        fetch_shards(repository, path, commit, cache)
     return replace(read_checkpoint(path), statement=replace(said, revision=commit))
 
 
-def from_registry(name: str, tag: str, root: Path) -> Checkpoint:
+def fetch_shards(repository: str, index: Path, commit: str | None, cache: Path | None) -> None:
+    """Fetch all files that an index of a repository names, of the index's commit; they come to lie beside it.
+
+    Raises:
+        ValueError: it is no index, or the repository has not what it names.
+        ConnectionError: one is not in the cache and cannot be fetched.
+    """
+    for shard in shards_of(read_index(index)):
+        if hub.fetch(repository, [shard], commit, cache) is None:
+            raise ValueError(f'{HUB}{repository}: {index.name} names {shard}, which is not there at {commit}')
+
+
+def from_registry(name: str, tag: str, root: str | os.PathLike | None) -> Checkpoint:
     """The checkpoint of a name and tag of OpenCLIP: from the hub where it is there, else from its address.
 
     Raises:

@@ -19,8 +19,10 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from clip.folders import with_spare
 from clip.form import Statement
 from clip.releases import BUNDLED, DEFAULT_DOWNLOAD_ROOT, RELEASES, Release, available_models
+from clip.shards import check_shards, is_index, missing_shards, read_index, refuse_shard, sha256_of_shards, shards_of
 from clip.torchscript import read_torchscript
 
 __all__ = [
@@ -45,40 +47,52 @@ PIXELCLIP_PREFIX = 'sem_seg_head.predictor.clip_model.'
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds: tensors by name, its string metadata, and where it came from."""
+    """What a checkpoint holds: tensors by name, its string metadata, and where it came from."""
 
     state_dict: Mapping[str, Tensor]
-    path: Path
-    sha256: str
+    path: Path  # the file; of several, their index
+    sha256: str  # of the file; of several, as `clip.shards.sha256_of_shards` has it
     metadata: Mapping[str, str] = field(default_factory=dict)
     pixelclip: bool = False  # whether it was the CLIP in a checkpoint of PixelCLIP's training
     statement: Statement | None = None  # what the weights do not tell; None where nobody has looked
 
 
-def download(release: Release, root: Path) -> Path:
+def download(release: Release, root: str | os.PathLike | None = None) -> Path:
     """Fetch a release into `root` once; resumes what an earlier try left, and checks the SHA-256.
+
+    Without `root` that is DEFAULT_DOWNLOAD_ROOT, or the spare folder where nobody can write there.
 
     Raises:
         ConnectionError: the address cannot be reached.
-        ValueError: what arrived, or what lies there, is not the published file.
+        ValueError: what arrived is not the published file.
     """
+    try:
+        if root is None:
+            return with_spare(partial(_download, release), DEFAULT_DOWNLOAD_ROOT)
+        return _download(release, Path(root).expanduser())
+    except (OSError, http.client.HTTPException) as error:
+        place = Path(root or DEFAULT_DOWNLOAD_ROOT) / release.file_name
+        raise ConnectionError(
+            f'cannot download {release.url} ({error}); fetch that file by other means and put it at {place}'
+        ) from error
+
+
+def _download(release: Release, root: Path) -> Path:
+    """As `download`, into a folder."""
     path = root / release.file_name
     part = path.with_name(path.name + '.part')
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(path.name + '.lock')):
-            if path.is_file():  # here before, or another process fetched it while we waited
-                return path
-            _fetch(release.url, part)
-            got = file_sha256(part)
-            if release.sha256 is None or got.startswith(release.sha256):
-                os.replace(part, path)
-                return path
-            part.unlink()
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(
-            f'cannot download {release.url} ({error}); fetch that file by other means and put it at {path}'
-        ) from error
+    if path.is_file():  # here before, perhaps for reading alone
+        return path
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + '.lock')):
+        if path.is_file():  # another process fetched it while we waited
+            return path
+        _fetch(release.url, part)
+        got = file_sha256(part)
+        if release.sha256 is None or got.startswith(release.sha256):
+            os.replace(part, path)
+            return path
+        part.unlink()
     raise ValueError(
         f'the download of {release.url} has SHA-256 {got}, expected {release.sha256}; it was removed, try again'
     )
@@ -116,24 +130,46 @@ def file_sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def read_checkpoint(path: str | os.PathLike, expected_sha256: str | None = None) -> Checkpoint:
-    """Read a TorchScript archive, a torch.save'd state dict or a safetensors file.
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a TorchScript archive, a torch.save'd state dict or a safetensors file; or an index, and all its shards.
 
     Nothing that is in a file is run: pickles are read with `weights_only`, and of TorchScript archives only modules and
     tensors are made. A state dict may be wrapped in a dict under
     'state_dict' or 'model'; of a checkpoint of PixelCLIP's training only the CLIP in it is read.
 
     Raises:
-        ValueError: the file is not the expected one, is truncated, damaged, of another format, or holds no state
-            dict.
+        ValueError: the file is truncated, damaged, of another format, holds no state dict, or is one of several; an
+            index and its shards do not fit.
     """
     path = Path(path)
+    if is_index(path):
+        return _read_shards(path)
+    refuse_shard(path)
+    return _read_file(path)
+
+
+def _read_shards(index: Path) -> Checkpoint:
+    """All that the shards of an index hold.
+
+    Raises:
+        ValueError: a shard is missing or cannot be read, or they and the index do not fit.
+    """
+    files = read_index(index)
+    shards = shards_of(files)
+    if missing := missing_shards(index.parent, shards):
+        raise ValueError(f'{index} names {", ".join(missing)}, of which there is none beside it; fetch what is missing')
+    parts = {shard: _read_file(index.parent / shard) for shard in shards}
+    check_shards(index, files, {shard: part.state_dict for shard, part in parts.items()})
+    return Checkpoint(
+        {name: parts[shard].state_dict[name] for name, shard in files.items()},
+        index,
+        sha256_of_shards({shard: part.sha256 for shard, part in parts.items()}),
+        {key: value for part in parts.values() for key, value in part.metadata.items()},
+    )
+
+
+def _read_file(path: Path) -> Checkpoint:
     sha256 = file_sha256(path)
-    if sha256 != (expected_sha256 or sha256):
-        raise ValueError(
-            f'{path} is not the published file: its SHA-256 is {sha256}, expected {expected_sha256}; '
-            'remove it to have it downloaded again'
-        )
     read = _reader(path, sha256)
     try:
         content, metadata = read(path)

@@ -6,14 +6,34 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
+
+from naclip.names import did_you_mean
 
 METHODS_HINT = 'a name: see naclip ls methods; or FILE.py:NAME, one of your own'
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that reports a wrong option in one line."""
+    """A parser that reports a wrong option in one line, and what was probably meant."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """As argparse, but an unknown option is told before what is missing, which it may have been meant for."""
+        known = [option for action in self._actions for option in action.option_strings]
+        for text in takewhile(lambda text: text != '--', sys.argv[1:] if args is None else args):
+            name = text.partition('=')[0]
+            if name.startswith('--') and ' ' not in name and not any(option.startswith(name) for option in known):
+                self.error(f'unrecognized arguments: {text}{did_you_mean(name, known)}')
+        return super().parse_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """As argparse, with what was probably meant."""
+        if action.choices is not None and value not in action.choices:
+            names = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f'invalid choice: {value!r} (choose from {", ".join(names)}){did_you_mean(value, names)}'
+            )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'{self.prog}: {message} (see --help)\n')

@@ -1,17 +1,20 @@
 """Backbones at the command line: what is said of their towers is recorded, and wrong ones cost one line."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 import safetensors.torch
 import torch
 
 import eval as eval_script
 from clip import ACTIVATIONS
+from clip.weights import file_sha256
 from naclip.cli import OneLineParser, add_form
-from tests.clip.references import openclip_config, openclip_model, write_openclip
+from tests.clip.references import hugging_face_model, openclip_config, openclip_model, write_openclip
 from tests.conftest import ROOT
 from tests.goldens.fake_datasets import write_benchmark
 
@@ -88,6 +91,22 @@ def test_pictures_are_normalised_as_the_source_says(run: Run, tmp_path: Path):
     _, record, _ = run(*backbone)
     assert (record['settings']['mean'], record['settings']['std']) == ([0.5] * 3, [0.25] * 3)
     assert record['settings']['form_known_by'] == 'open_clip_config.json'
+
+
+def test_weights_in_several_files(run: Run, tmp_path: Path):
+    """Numbers as from one file; the recorded SHA-256 is that of all files."""
+    model = hugging_face_model()
+    model.save_pretrained(tmp_path / 'one')
+    model.save_pretrained(tmp_path / 'many', max_shard_size='1MB')
+    (_, one, _), (code, many, _) = (run('--backbone', f'local-dir:{tmp_path}/{name}') for name in ('one', 'many'))
+    assert code == 0
+    assert many['metrics'] == one['metrics']
+    files = sorted((tmp_path / 'many').glob('model-*.safetensors'))
+    lines = ''.join(f'{file_sha256(path)}  {path.name}\n' for path in files)
+    assert len(files) > 2
+    assert many['sha256']['weights'] == hashlib.sha256(lines.encode()).hexdigest()
+    definition = json.loads((ROOT / 'docs/results.schema.json').read_text(encoding='utf-8'))
+    jsonschema.Draft202012Validator(definition).validate(many)
 
 
 @pytest.mark.parametrize(

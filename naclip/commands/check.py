@@ -16,6 +16,7 @@ from naclip.cli import OneLineParser, positive
 from naclip.commands.imports import harness_imports
 from naclip.data.conversion import add_workers, run_parallel, run_script, spread
 from naclip.files import REPOSITORY
+from naclip.names import unknown
 
 CONFIGS = REPOSITORY / 'configs'
 # Those of test_all.sh.
@@ -102,7 +103,7 @@ def parse_args(argv: Sequence[str] | None, prog: str | None = None) -> argparse.
     args.benchmarks = list(dict.fromkeys(args.benchmarks)) or list(EIGHT)
     for name in args.benchmarks:
         if name not in known:
-            parser.error(f'unknown benchmark {name!r}: choose from {", ".join(known)}')
+            parser.error(unknown('benchmark', name, known))
     return args
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from clip.releases import DTYPE_NAMES, HINT, available_guides, available_models
+from clip.releases import DEVICES, DTYPE_NAMES, HINT, available_guides, available_models
 from naclip.cli import METHODS_HINT, OneLineParser, add_form, answer, positive
 from naclip.commands.imports import harness_imports
+from naclip.names import unknown
 from naclip.protocols import PROTOCOLS
 from naclip.runs.plan import expand, expand_file, placed
 
@@ -101,7 +102,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
 def device(text: str) -> str:
     kind, _, index = text.partition(':')
     if text not in ('auto', 'cpu', 'cuda') and not (kind == 'cuda' and index.isdecimal()):
-        raise argparse.ArgumentTypeError(f'unknown device {text!r}: choose from auto, cpu, cuda, cuda:INDEX')
+        raise argparse.ArgumentTypeError(unknown('device', text, DEVICES))
     return text
 
 

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from naclip.cli import parse_constants
 from naclip.files import PACKAGE, REPOSITORY
+from naclip.harness.keys import check_keys
 from naclip.methods import build_method, with_constants
 from naclip.methods.method import Method
 from naclip.names import did_you_mean, unknown
@@ -233,7 +234,7 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
     """Change a config to the command line's options; returns which settings of the protocol they changed.
 
     Raises:
-        ValueError: an option that is not KEY=VALUE, or does not fit the config or the method.
+        ValueError: an option that is not KEY=VALUE, means nothing, or does not fit the config or the method.
     """
     before, method_before = dict(config.model), chosen_method(config.model)
     pamr_steps = {'on': before.get('pamr_steps') or PAMR_STEPS, 'off': 0}
@@ -257,6 +258,7 @@ def apply_options(config: Config, options: argparse.Namespace) -> dict[str, obje
     if options.method_options:
         set_constants(config, parse_constants(options.method_options))
     overrides = parse_overrides(options.cfg_options)
+    check_keys(config.to_dict(), overrides)
     try:
         config.merge_from_dict(overrides)
     except (KeyError, TypeError, AttributeError) as error:

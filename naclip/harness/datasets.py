@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
 from PIL import Image
 
+from clip.folders import with_spare
 from naclip.files import read_whole
 from naclip.runs.journal import picture_key
 from naclip.shapes import generator as shapes
@@ -71,8 +72,11 @@ class WideLabelDataset(BaseSegDataset):
 
 @cache
 def checked_shapes(cache_dir: Path) -> str:
-    """The folder of the embedded benchmark, checked once in a process, however often the data set is built."""
-    return str(shapes.ensure_dataset(cache_dir))
+    """The folder of the embedded benchmark, checked once in a process, however often the data set is built.
+
+    It is below `cache_dir`, or among temporary files where nobody can write there.
+    """
+    return str(with_spare(shapes.ensure_dataset, cache_dir))
 
 
 @DATASETS.register_module()

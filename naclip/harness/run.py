@@ -23,6 +23,7 @@ from naclip.harness.own import own_benchmark_name, own_config
 from naclip.harness.segmentor import NACLIP
 from naclip.harness.towers import Towers
 from naclip.methods.guide_of import check_regions
+from naclip.names import did_you_mean, unknown
 from naclip.pictures.drawing import class_colours
 from naclip.runs.attempts import COUNTS, NOTES, Attempt, run_identity
 from naclip.runs.gallery import GALLERY, MOST, Gallery
@@ -182,12 +183,13 @@ def check_segmentor(config: Config) -> None:
     kind = arguments.pop('type', None)
     segmentor = MODELS.get(kind) if kind else None
     if segmentor is None:
-        raise ValueError(f'unknown segmentor type {kind!r} in the config: expected NACLIP or CLIPForSegmentation')
+        raise ValueError(unknown('segmentor type of the config', kind, configuration.METHOD_OF_TYPE))
     parameters = inspect.signature(segmentor).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    unknown = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES, *configuration.CLIENT_KEYS)]
-    if unknown:
-        raise ValueError(f'{kind} takes no {", ".join(unknown)}; its arguments are {", ".join(known)}')
+    strange = [name for name in arguments if name not in (*known, *configuration.OLD_NAMES, *configuration.CLIENT_KEYS)]
+    if strange:
+        meant = did_you_mean(strange[0], known)
+        raise ValueError(f'{kind} takes no {", ".join(strange)}; its arguments are {", ".join(known)}{meant}')
 
 
 def regions_sha256(config: Config, dataset: BaseSegDataset, count: int) -> str | None:

@@ -26,7 +26,7 @@ from naclip.methods.proxyclip import ProxyCLIP
 from naclip.methods.resclip import ResCLIP, ResCLIPOnClearCLIP, ResCLIPOnSCLIP
 from naclip.methods.sc_clip import SCCLIP
 from naclip.methods.sclip import SCLIP
-from naclip.names import unknown
+from naclip.names import did_you_mean, unknown
 from naclip.walk.reading import Tower
 
 METHODS: list[Method] = [
@@ -100,7 +100,7 @@ def load_method(path: Path, name: str) -> Method:
         there = [key for key, value in vars(module).items() if _defines(value, module.__name__)]
         raise ValueError(
             f'method {path}:{name}: expected a class that inherits naclip.methods.method.Method, or an instance; '
-            f'the file has {", ".join(there) or "none"}'
+            f'the file has {", ".join(there) or "none"}{did_you_mean(name, there)}'
         )
     return method
 
@@ -149,7 +149,7 @@ def with_constants(method: Method, constants: Mapping[str, object]) -> Method:
     for name, value in constants.items():
         if name not in own:
             has = f'its constants are {", ".join(own)}' if own else 'it has no constants'
-            raise ValueError(f'method {method.name} has no constant {name!r}: {has}')
+            raise ValueError(f'method {method.name} has no constant {name!r}: {has}{did_you_mean(name, own)}')
         if not _fits(value, own[name]):
             raise ValueError(f'{name} of method {method.name} is {value!r}, expected something like {own[name]!r}')
     # Lists, as JSON and configs have them, serve as tuples.

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from naclip.names import did_you_mean
 from naclip.reports.curves import quiet_letters, shorten
 from naclip.reports.gallery import Picture, Shot, overlay, read_labels, read_photo
 from naclip.reports.runs import Run
@@ -38,7 +39,10 @@ def choose_runs(runs: Sequence[Run], labels: Mapping[int, str], wanted: Sequence
         found = {text: columns[text]} if text in columns else {}
         found = found or {title: of for title, of in columns.items() if any(run.record['method'] == text for run in of)}
         if not found:
-            raise ValueError(f'no run of {text!r} kept pictures; there are {"; ".join(columns)}')
+            names = [*columns, *(run.record['method'] for run in runs)]
+            raise ValueError(
+                f'no run of {text!r} kept pictures; there are {"; ".join(columns)}{did_you_mean(text, names)}'
+            )
         chosen |= found
     return chosen
 

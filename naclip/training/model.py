@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, MODELS, OPTIM_WRAPPER_CON
 from torch import Tensor, nn
 
 import clip
+from clip.folders import with_spare
 from naclip.files import REPOSITORY
+from naclip.names import did_you_mean
 from naclip.shapes.masks import COUNT, ensure_masked_pictures
 from naclip.training.dataset import MaskedPictures, Places, Sampling
 from naclip.training.dino import dino_tokens, load_dino
@@ -158,7 +161,8 @@ def names_to_start_from(path: str, clusters: int) -> tuple[str, ...]:
     """
     found = next((place for place in (Path(path), REPOSITORY / path) if place.is_file()), None)
     if found is None:
-        raise ValueError(f'model.start is {path!r}, expected one of {", ".join(STARTS)}, or a class-name file')
+        meant = did_you_mean(path, STARTS)
+        raise ValueError(f'model.start is {path!r}, expected one of {", ".join(STARTS)}, or a class-name file{meant}')
     names = read_vocabulary(found).names
     if len(names) != clusters:
         raise ValueError(f'model.start {path} has {len(names)} names, and model.clusters is {clusters}')
@@ -184,7 +188,11 @@ def SampledPictures(  # noqa: N802 - a type in configs
 
     `folders` is a file that lists the folders of pictures to take; `index` is where the list of pairs is kept.
     """
-    root = Path(data_root).expanduser() if data_root else ensure_masked_pictures(default_cache_dir(), generated)
+    root = (
+        Path(data_root).expanduser()
+        if data_root
+        else with_spare(partial(ensure_masked_pictures, count=generated), default_cache_dir())
+    )
     listed = read_folders(Path(folders)) if folders else None
     sampling = Sampling(Framing(short, longest, crop), mask_resolution, jitter)
     return MaskedPictures(Layout(root, pictures, annotations, listed), sampling, Path(index) if index else None, seed)

@@ -14,7 +14,7 @@ from mmengine.dist import get_world_size, init_dist
 from mmengine.runner import Runner
 
 from naclip.files import REPOSITORY
-from naclip.names import unknown
+from naclip.names import did_you_mean, unknown
 from naclip.training.checkpoint import newest_whole
 from naclip.training.groups import Rates
 from naclip.training.hooks import EvaluationHook, evaluation_device
@@ -60,8 +60,9 @@ def load_config(path: Path, overrides: list[str]) -> Config:
         ValueError: it cannot be read, lacks something, or has an unknown key; says which.
     """
     if not path.is_file():
-        names = ', '.join(sorted(f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('train_*.py')))
-        raise FileNotFoundError(f'config {path} does not exist; there are: {names}')
+        names = sorted(f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('train_*.py'))
+        meant = did_you_mean(f'configs/{path.name}', names)
+        raise FileNotFoundError(f'config {path} does not exist; there are: {", ".join(names)}{meant}')
     for item in overrides:
         if '=' not in item:
             raise ValueError(f'--cfg-options expects KEY=VALUE, got {item!r}')

@@ -3,12 +3,33 @@
 `naclip.walk.pamr` holds the plain forms that they must agree with.
 """
 
+import os
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from clip.folders import with_spare
+
+
+def _writable(folder: Path) -> Path:
+    """The folder itself, made if need be.
+
+    Raises:
+        OSError: nobody can write there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+# Compiled kernels are kept below the home; Triton cannot do without a place for them.
+if not {'TRITON_CACHE_DIR', 'TRITON_HOME'} & os.environ.keys():
+    os.environ['TRITON_CACHE_DIR'] = str(with_spare(_writable, Path('~/.triton/cache')))
 
 
 class Tiling(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip import CLIP, ConvNeXtCLIP, tokenize
+from clip.folders import spare_folder
 from naclip.files import REPOSITORY, written_whole
 
 DEFAULT_TEMPLATES = REPOSITORY / 'prompts' / 'imagenet.txt'
@@ -108,7 +109,10 @@ def default_cache_dir() -> Path:
     """Where derived files are kept: $NACLIP_CACHE, else $XDG_CACHE_HOME/naclip, else ~/.cache/naclip."""
     if 'NACLIP_CACHE' in os.environ:
         return Path(os.environ['NACLIP_CACHE'])
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'naclip'
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'naclip'
+    except RuntimeError:  # there is no home
+        return spare_folder()
 
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:

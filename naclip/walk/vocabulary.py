@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from naclip.names import did_you_mean
+
 Query = str | tuple[str, ...]  # one text, or several that share an embedding
 
 
@@ -52,7 +54,8 @@ class Vocabulary:
 
     def __post_init__(self):
         if self.synonyms not in SYNONYMS:
-            raise ValueError(f'synonyms is {self.synonyms!r}: choose from {", ".join(SYNONYMS)}')
+            meant = did_you_mean(self.synonyms, SYNONYMS)
+            raise ValueError(f'synonyms is {self.synonyms!r}: choose from {", ".join(SYNONYMS)}{meant}')
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -147,6 +147,9 @@ def test_what_cannot_be_reached(tmp_path, monkeypatch):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"unknown guide 'dino': neither a checkpoint file nor one of dino_vits16, "):
         load_guide('dino')
+    for name, meant in (('dino_vitb61', 'dino_vitb16'), ('DINOv2_ViTB14', 'dinov2_vitb14'), ('shape', 'shapes')):
+        with pytest.raises(ValueError, match=rf'; did you mean {meant}\?$'):
+            load_guide(name)
     assert {'dino_vitb8', 'dino_vitb16', 'dinov2_vitb14_reg', 'shapes'} <= set(available_guides())
 
 

@@ -60,6 +60,66 @@ def test_a_repository_of_hugging_face(cache):
     assert checkpoint.statement.revision == COMMITS[0]
 
 
+def write_shards(folder: Path) -> list[Path]:
+    """A model of Hugging Face's in a folder, in several files; returns these."""
+    hugging_face_model(80, 'gelu', 14).save_pretrained(folder, max_shard_size='1MB')
+    (folder / 'preprocessor_config.json').write_text('{}')
+    return sorted(folder.glob('model-*.safetensors'))
+
+
+def test_weights_in_several_files(cache):
+    """Of the commit that the index is of, whatever others have."""
+    write_shards(snapshot(cache, 'some/model', COMMITS[0]))
+    for path in write_shards(snapshot(cache, 'some/model', COMMITS[1])):
+        path.write_bytes(b'of another commit')
+    checkpoint = open_checkpoint(f'hf-hub:some/model@{COMMITS[0]}')
+    assert checkpoint.path.name == 'model.safetensors.index.json'
+    assert checkpoint.path.parent.name == checkpoint.statement.revision == COMMITS[0]
+    assert checkpoint.sha256 == open_checkpoint(checkpoint.path).sha256
+
+
+def test_every_file_is_asked_for_at_one_commit(tmp_path, monkeypatch):
+    """As online, where a branch may move on between two files."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    folder = snapshot(tmp_path, 'some/model', COMMITS[0])
+    shards = [path.name for path in write_shards(folder)]
+    asked = []
+
+    def download(repository, name, revision, **_):
+        if not (folder / name).is_file():
+            raise errors.EntryNotFoundError('404')
+        asked.append((repository, name, revision))
+        return str(folder / name)
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    assert open_checkpoint('hf-hub:some/model').statement.revision == COMMITS[0]
+    expected = ['preprocessor_config.json', 'model.safetensors.index.json', *shards]
+    assert asked == [
+        ('some/model', 'config.json', None),
+        *[('some/model', name, COMMITS[0]) for name in expected],
+    ]
+    (folder / shards[1]).unlink()
+    with pytest.raises(ValueError, match=rf'hf-hub:some/model: .* names {shards[1]}, which is not there at a{{40}}'):
+        open_checkpoint('hf-hub:some/model')
+
+
+def test_a_shard_that_is_not_in_the_cache(cache):
+    shards = write_shards(snapshot(cache, 'some/model', COMMITS[0]))
+    shards[1].unlink()
+    with pytest.raises(ConnectionError, match=rf'hf-hub:some/model@a{{40}}: cannot fetch {shards[1].name}'):
+        open_checkpoint('hf-hub:some/model')
+
+
+def test_an_index_of_files_elsewhere_fetches_nothing(cache):
+    folder = snapshot(cache, 'some/model', COMMITS[0])
+    write_shards(folder)
+    (folder / 'model.safetensors.index.json').write_text('{"weight_map": {"a": "../../../b.safetensors"}}')
+    with pytest.raises(ValueError, match=r'expected a file of weights in its own folder'):
+        open_checkpoint('hf-hub:some/model')
+
+
 def test_a_file_that_a_repository_is_known_not_to_have(cache):
     """Without a note that there is no preprocessor, its statistics are unknown: nothing is taken for granted."""
     folder = snapshot(cache, 'some/model', COMMITS[0])

@@ -3,9 +3,11 @@
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import re
 import socket
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from torch import Tensor
 
 import clip
 import clip.weights
+from clip.folders import spare_folder
 from clip.model import build_model
 from clip.sources import open_checkpoint
 from clip.weights import Release, download, known_words, read_checkpoint
@@ -135,9 +138,13 @@ def test_defaults_on_cuda(tiny_file):
     assert (model.device.type, model.dtype) == ('cuda', torch.float16)
 
 
-def test_unknown_dtype(tiny_file):
+def test_unknown_dtype_and_device(tiny_file):
     with pytest.raises(ValueError, match="'half': choose from auto, float32, float16, bfloat16"):
         clip.load(tiny_file, device='cpu', dtype='half')
+    with pytest.raises(ValueError, match=r'did you mean float16\?$'):
+        clip.load(tiny_file, device='cpu', dtype='flaot16')
+    with pytest.raises(ValueError, match=r"unknown device 'cdua': choose from auto, cpu, .* did you mean cuda\?$"):
+        clip.load(tiny_file, device='cdua')
 
 
 def test_available_models():
@@ -298,6 +305,22 @@ def test_download_once(server, tmp_path):
 def test_default_root_is_in_the_home_folder(server, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     assert open_checkpoint('ViT-B/16').path == tmp_path / '.cache' / 'clip' / 'tiny.pt'
+
+
+def test_without_a_home_to_write_to(server, tmp_path, monkeypatch, caplog):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'file' / 'home'))
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    for _ in range(2):
+        assert open_checkpoint('ViT-B/16').path == spare_folder() / 'tiny.pt'
+    assert server.requests == [None]
+    assert [record.name for record in caplog.records] == ['clip.folders'] * 2
+
+
+def test_a_file_in_its_place_is_for_reading_alone(server, tmp_path):
+    (tmp_path / 'tiny.pt').write_bytes(server.content)
+    assert open_checkpoint('ViT-B/16', tmp_path).path == tmp_path / 'tiny.pt'
+    assert os.listdir(tmp_path) == ['tiny.pt']
 
 
 @pytest.mark.parametrize('ranges', [True, False], ids=['ranges', 'no-ranges'])

@@ -40,6 +40,7 @@ def test_figure(runs: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFix
         (['-o', 'figure.svg'], 'expected a name that ends in .pdf or .png'),
         (['--benchmark', 'bench07', '-o', 'f.pdf'], "unknown benchmark 'bench07': choose from bench00, bench01"),
         (['--methods', 'method9', '-o', 'f.pdf'], "no run of 'method9' kept pictures; there are method00; method01"),
+        (['--methods', 'metod01', '-o', 'f.pdf'], 'did you mean method01?'),
         (['--pictures', 'cat', '-o', 'f.pdf'], "no kept picture is called 'cat'"),
         (['--pictures', 'img/0.png', '-o', 'f.pdf'], "'img/0.png' fits 2 pictures"),
     ],

@@ -191,6 +191,7 @@ def test_bad_configs(refusal, tmp_path):
     assert 'they must agree' in refusal(**{'model.crop': 32})
     assert 'max_iters is 0, expected' in refusal(max_iters=0)
     assert "model.start is 'zeros', expected one of words, known, vectors, or" in refusal(**{'model.start': 'zeros'})
+    assert refusal(**{'model.start': 'vector'}).endswith('did you mean vectors?')
     names = {'model.start': 'configs/cls_shapes.txt', 'model.prompt_length': 1}
     assert 'has 20 names, and model.clusters is 3' in refusal(**names, **{'model.clusters': 3})
     names['model.prompt_length'] = 2

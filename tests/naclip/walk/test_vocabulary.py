@@ -201,3 +201,5 @@ def test_names_together():
     assert (joined.queries, joined.query_idx) == (('cat', 'tv, screen'), (0, 1))
     with pytest.raises(ValueError, match="synonyms is 'worst': choose from best, mean, joined"):
         Vocabulary(apart.classes, synonyms='worst')
+    with pytest.raises(ValueError, match=r'did you mean joined\?$'):
+        Vocabulary(apart.classes, synonyms='joint')
