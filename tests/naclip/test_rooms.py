@@ -11,7 +11,7 @@ HELP = {'files', 'names', 'cli'}  # small modules at the top that everybody may 
 # A room or a module at the top of naclip/ -> what else of the toolkit it may import, beside itself and HELP.
 ALLOWED = {
     'files': set(),
-    'names': set(),
+    'names': {'clip'},
     'cli': set(),
     'walk': {'clip'},
     'methods': {'clip', 'walk'},
