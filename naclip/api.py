@@ -31,6 +31,7 @@ from naclip.walk.pamr import STEPS
 from naclip.walk.reading import Tower
 from naclip.walk.text import DEFAULT_TEMPLATES, cached_text_embeddings, read_templates
 from naclip.walk.vocabulary import Vocabulary, parse_classes, unknown_names
+from naclip.walk.windows import Window
 
 logger = logging.getLogger(__name__)
 BACKGROUND_NAME = 'background'
@@ -90,6 +91,32 @@ class Segmentation:
     def heat_map(self, index: int) -> Image.Image:
         """Where the class of an index scores how high, on one scale for all classes of the picture."""
         return drawing.heat_map(self.picture, self.scores[index], self.highest_score)
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """With which weights one patch of a picture gathers from the others, mean over heads.
+
+    `picture` is the RGB picture, upright, and `pixel` (x, y) the one that was asked about. `weights` (h, w), float32,
+    are at the size that was worked at, each patch a block, as the method has them. `own` is the weight of the patch
+    itself, `highest` that of the patch that gives most but for it, `cls` that of the CLS token, and `total` the sum of
+    all, 1 for each softmax as a rule. `seen` is the part of the picture that the method gathers from, all else is 0;
+    `patch` is the patch under the pixel; both are (top, left, bottom, right) in pixels of the picture.
+    """
+
+    picture: Image.Image
+    pixel: tuple[int, int]
+    weights: np.ndarray
+    own: float
+    highest: float
+    cls: float
+    total: float
+    seen: Window
+    patch: Window
+
+    def heat_map(self) -> Image.Image:
+        """The weights over the picture, bright from `highest` on; the patch is framed, what is not seen is dimmed."""
+        return drawing.attention_map(self.picture, self.weights, self.highest, self.seen, self.patch)
 
 
 class Segmenter:
@@ -189,15 +216,9 @@ class PreparedSegmenter:
         Raises:
             ValueError, FileNotFoundError: no picture that can be read; says why.
         """
-        check_regions(self.pipeline.method, regions)
-        picture = as_picture(image)
-        masks = () if regions is None else (as_mask(regions, (picture.height, picture.width)),)
-        vocabulary, net = self.pipeline.vocabulary, self.pipeline.net
-        size = (picture.height, picture.width)
-        working_size = bounded_size(size, working_pixels(len(vocabulary.queries)))
-        reduced = picture if working_size == size else picture.resize(working_size[::-1], Image.Resampling.BICUBIC)
-        fitting = (self.short_side,) * 2 if self.squash else input_size(working_size, self.short_side, net.visual)
-        images = network_input(reduced, fitting, *self.normalisation).to(net.device)
+        picture, masks = self._checked(image, regions)
+        vocabulary, size = self.pipeline.vocabulary, (picture.height, picture.width)
+        images, working_size = self._input(picture)
         labels, scores = self.pipeline(images, working_size, masks)
         if working_size != size:
             labels = enlarge(labels, scores, size, self.pipeline)
@@ -208,6 +229,50 @@ class PreparedSegmenter:
             scores[0].cpu().numpy(),
             self.has_background,
         )
+
+    def attention(self, image: Picture, x: int, y: int, regions: Regions | None = None) -> AttentionMap:
+        """With which weights the patch under a picture's pixel (x, y) gathers from the others.
+
+        Pictures are seen through windows that overlap, and a pixel is in several: what is shown is the patch in the
+        window whose centre is nearest. LPOSS, for which all windows of a picture belong together, gathers from all. The
+        CLS token has no place in the picture: its weight is left out, and the others stay as they are.
+
+        Raises:
+            ValueError, FileNotFoundError: no picture that can be read, no such pixel, or a method without such weights;
+                says why.
+        """
+        picture, masks = self._checked(image, regions)
+        size = (picture.height, picture.width)
+        if not (0 <= x < picture.width and 0 <= y < picture.height):
+            raise ValueError(f'pixel {x}, {y} is not in the picture: it has {picture.width} x {picture.height}')
+        images, working_size = self._input(picture)
+        placed = self.pipeline.gathered(images, (y, x), size, masks)
+        gathered, place = placed.gathered, placed.place
+        return AttentionMap(
+            picture,
+            (x, y),
+            placed.at_size(working_size).numpy(),
+            gathered.own(place),
+            gathered.highest_other(place),
+            gathered.cls,
+            gathered.total,
+            placed.seen(size),
+            placed.patch(size),
+        )
+
+    def _checked(self, image: Picture, regions: Regions | None) -> tuple[Image.Image, tuple[Tensor, ...]]:
+        """A picture, and its region mask for methods that need one."""
+        check_regions(self.pipeline.method, regions)
+        picture = as_picture(image)
+        return picture, () if regions is None else (as_mask(regions, (picture.height, picture.width)),)
+
+    def _input(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+        """What the network gets of a picture (1, 3, H, W), and the size at which it is worked on."""
+        net, size = self.pipeline.net, (picture.height, picture.width)
+        working_size = bounded_size(size, working_pixels(len(self.pipeline.vocabulary.queries)))
+        reduced = picture if working_size == size else picture.resize(working_size[::-1], Image.Resampling.BICUBIC)
+        fitting = (self.short_side,) * 2 if self.squash else input_size(working_size, self.short_side, net.visual)
+        return network_input(reduced, fitting, *self.normalisation).to(net.device), working_size
 
 
 @lru_cache(maxsize=2)

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip import CLIP, ConvNeXtCLIP
+from clip.convnext import ConvNeXt
 from clip.guides import Guide
 from naclip.methods.method import Method
 from naclip.walk.decision import class_probabilities, decide, suppress_small_classes
+from naclip.walk.gathering import Place, Placed, cells_in, nearest_window
 from naclip.walk.pamr import DILATIONS, affinity, pamr_
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.vocabulary import Vocabulary
@@ -87,6 +89,24 @@ def check_tower(visual: Tower, method: Method) -> None:
         raise ValueError(
             f'method {method.name} reads the blocks of a ViT, and the backbone has a {type(visual).__name__} image '
             'tower: use --method pixelclip'
+        )
+
+
+def check_weights(visual: Tower, method: Method) -> None:
+    """Make sure that there are weights with which patches gather.
+
+    Raises:
+        ValueError: there are none; says why.
+    """
+    if isinstance(visual, ConvNeXt):
+        raise ValueError(
+            'there is no attention to show: a ConvNeXt gathers by convolutions, expected a backbone with a ViT image '
+            'tower'
+        )
+    if not method.has_weights:
+        raise ValueError(
+            f'there is no attention to show of method {method.name}: it does not say with which weights its patches '
+            'gather; give it a function weights (naclip/methods/method.py says how)'
         )
 
 
@@ -253,6 +273,35 @@ class Pipeline(nn.Module):
 
         maps = look_through(images, boxes, maps_of, len(boxes) if self.alone else None)
         return self.seen(maps, size, margins, readings, regions, pictures)
+
+    @torch.no_grad()
+    def gathered(
+        self, image: Tensor, pixel: tuple[int, int], of: tuple[int, int], regions: Sequence[Tensor] = ()
+    ) -> Placed:
+        """Stage 5 of one patch: with which weights it gathers from where, in a picture (1, 3, H, W).
+
+        It is the patch under a pixel (row, column) of the picture at a size `of`, in the window whose centre is nearest
+        to the pixel; methods for which the windows of a picture belong together gather from all of them.
+
+        Raises:
+            ValueError: no such weights, or no region mask where one is needed; says why.
+        """
+        method = self.method
+        check_weights(self.net.visual, method)
+        self.check_regions(1, len(regions))
+        image = self.as_input(image)
+        size = tuple(image.shape[-2:])
+        boxes = self.boxes(size)
+        window = nearest_window(boxes, size, pixel, of)
+        if not method.whole:
+            boxes, window = [boxes[window]], 0
+        masks = [self.cut_regions(mask, image, boxes) for mask in regions] if method.needs_regions else [None]
+        reading = self.read(cut(image, boxes), self.told_boxes(boxes), *masks)
+        cells = cells_in(boxes[window], reading.margins, method.patch_grid(reading), size, of)
+        row, column = (int(along[at]) for along, at in zip(cells, pixel, strict=True))
+        place = Place(window, row, column)
+        weights = method.weights(reading, self.query_features, place)
+        return Placed(weights, place, size, boxes, reading.margins)
 
     def check_regions(self, pictures: int, masks: int) -> None:
         """Make sure that there is a region mask for each picture, where the method needs them.

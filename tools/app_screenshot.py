@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from naclip.cli import OneLineParser
 from naclip.files import written_whole
 
-SIZE = dict(width=1200, height=820)
+SIZE = dict(width=1200, height=1260)
 CLICK = (123.5 / 160, 81.5 / 112)  # of the picture: the foot of the house
 
 
@@ -46,6 +46,7 @@ def take(address: str) -> Image.Image:
             box = page.locator('#seen img').bounding_box()
             page.mouse.click(box['x'] + CLICK[0] * box['width'], box['y'] + CLICK[1] * box['height'])
             page.wait_for_selector('#scores tr')
+            page.wait_for_selector('#maps img')
             page.wait_for_timeout(1000)  # the progress bars fade out
             screenshot = page.screenshot()
             browser.close()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
 from PIL import Image
@@ -30,28 +30,35 @@ class Settings:
     prob_thd: float | None = None
 
 
-def compare_upload(
-    load: Load, path: str | None, settings: Settings, methods: Sequence[str], both: bool = False
-) -> list[tuple[Image.Image, str]]:
-    """Each method's overlay of an uploaded picture with what it found most of; with `both`, without and with PAMR.
-
-    σ goes to the methods that have one.
+def compared_settings(settings: Settings, methods: Sequence[str], both: bool = False) -> list[Settings]:
+    """What is compared: each method; with `both`, without and with PAMR. σ goes to the methods that have one.
 
     Raises:
-        ValueError, OSError: too few or too many methods, or something that cannot be used; says which.
+        ValueError: too few or too many; says how many there may be.
     """
     pamrs = ('off', 'on') if both else (settings.pamr,)
     count = len(methods) * len(pamrs)
     if not 1 <= count <= MOST_COMPARED:
         raise ValueError(f'{count} pictures to compare, expected 1 to {MOST_COMPARED}: choose other methods')
     with_std = {method.name for method in METHODS if 'gaussian_std' in method.constants}
+    return [
+        replace(settings, method=name, std=settings.std if name in with_std else None, pamr=pamr)
+        for name in methods
+        for pamr in pamrs
+    ]
+
+
+def compare_upload(load: Load, path: str | None, compared: Sequence[Settings]) -> list[tuple[Image.Image, str]]:
+    """The overlay of an uploaded picture under each settings, with what was found most of.
+
+    Raises:
+        ValueError, OSError: something that cannot be used; says which.
+    """
     drawn = []
-    for name in methods:
-        std = settings.std if name in with_std else None
-        for pamr in pamrs:
-            chosen = (settings.classes, settings.background, name, settings.backbone, std, pamr, settings.prob_thd)
-            seen, _ = segment_upload(load, path, *chosen)
-            drawn.append((shown(seen, -1), f'{name}{PAMR[pamr]}: {largest(seen.names, seen.shares)}'))
+    for given in compared:
+        texts = (given.classes, given.background, given.method, given.backbone)
+        seen, _ = segment_upload(load, path, *texts, given.std, given.pamr, given.prob_thd)
+        drawn.append((shown(seen, -1), f'{given.method}{PAMR[given.pamr]}: {largest(seen.names, seen.shares)}'))
     return drawn
 
 

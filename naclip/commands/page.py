@@ -9,7 +9,7 @@ from numpy.random import RandomState
 from PIL import Image
 
 from clip.weights import known_words
-from naclip.api import Segmentation, Segmenter, vocabulary_of
+from naclip.api import PreparedSegmenter, Segmentation, Segmenter, vocabulary_of
 from naclip.pictures import drawing
 from naclip.pictures.picture import read_picture
 from naclip.shapes import generator as shapes
@@ -28,6 +28,12 @@ CSS = """
 #heading p { margin: 0 }
 #preview img { max-height: 150px }
 #seen img { max-height: 70vh; object-fit: contain; cursor: crosshair }
+.pictures .grid-wrap { min-height: 0; max-height: none }
+.pictures .thumbnail-lg { aspect-ratio: auto; height: auto }
+.pictures .thumbnail-lg img { height: auto }
+.pictures .caption-label { position: static; max-width: none; border: 0; text-align: left; white-space: normal }
+#maps .grid-container { grid-template-columns: 1fr 1fr }
+@media (max-width: 600px) { #maps .grid-container { grid-template-columns: 1fr } }
 .listing { max-height: 17em; overflow-y: auto }
 .listing p { margin: 2px 6px 6px }
 .listing table { width: 100%; margin: 0; border-collapse: collapse }
@@ -95,7 +101,21 @@ def segment_upload(
     picture = read_upload(path)
     names = vocabulary_of(classes, background).names  # before the minutes that weights may take
     segmenter = load(backbone)
-    segment = segmenter.prepare(
+    segment = prepare(segmenter, classes, background, method, std, pamr, prob_thd)
+    return segment(picture), unknown_names(names, known_words(segmenter.checkpoint.metadata))
+
+
+def prepare(
+    segmenter: Segmenter,
+    classes: str,
+    background: str,
+    method: str,
+    std: float | None,
+    pamr: str,
+    prob_thd: float | None,
+) -> PreparedSegmenter:
+    """A backbone, ready for pictures under the page's inputs: see above."""
+    return segmenter.prepare(
         classes,
         background,
         method=method,
@@ -103,7 +123,6 @@ def segment_upload(
         pamr={'method': None, 'on': True, 'off': False}[pamr],
         prob_thd=prob_thd,
     )
-    return segment(picture), unknown_names(names, known_words(segmenter.checkpoint.metadata))
 
 
 def shown(seen: Segmentation, index: int) -> Image.Image:

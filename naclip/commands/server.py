@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING
 
 from clip import available_models, resolve_device
 from clip.sources import check_name
-from naclip.api import Segmentation, Segmenter
-from naclip.commands.compare import MOST_COMPARED, Settings, compare_upload, link_of, settings_of
+from naclip.api import Segmenter
+from naclip.commands.attention import Comparison, Result, attention_html, attention_maps, looked_into
+from naclip.commands.compare import (
+    MOST_COMPARED,
+    Settings,
+    compare_upload,
+    compared_settings,
+    link_of,
+    settings_of,
+)
 from naclip.commands.page import (
     CSS,
     EXAMPLES,
@@ -67,15 +75,15 @@ def backbone_choices(backbone: str) -> list[str]:
     return list(dict.fromkeys([*available_models(), backbone]))
 
 
-def kept(seen: Segmentation | None) -> Segmentation:
+def kept(result: Result | None) -> Result:
     """A visitor's last result.
 
     Raises:
         ValueError: there is none, or it was given up for those of others.
     """
-    if seen is None:
+    if result is None:
         raise ValueError('the result is not kept any longer, or there was none: segment the picture')
-    return seen
+    return result
 
 
 def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
@@ -113,18 +121,31 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         write_outputs(seen, False, out, stem)
         choices = [('all classes', -1), *((name, i) for i, name in enumerate(seen.names))]
         files = [gr.update(value=out / f'{stem}_{what}.png', interactive=True) for what in ('overlay', 'labels')]
-        hint = '<p>Click on the picture for the scores at a pixel.</p>'
+        hint = '<p>Click on the picture for the scores at a pixel, and for the attention map of its patch.</p>'
         listings = [gr.update(value=value, visible=True) for value in (legend_html(seen), hint)]
-        return seen, gr.update(choices=choices, value=-1), shown(seen, -1), *listings, *files
+        result, old_maps = Result(seen, given, path), [gr.update(value=None, visible=False)] * 2
+        return result, gr.update(choices=choices, value=-1), shown(seen, -1), *listings, *files, *old_maps
 
     @told
-    def show(seen, index):
-        return shown(kept(seen), index)
+    def show(result, index):
+        return shown(kept(result).seen, index)
 
     @told
-    def describe(seen, event: gr.SelectData):
-        point = picture_point(kept(seen), *event.index)
+    def describe(result, event: gr.SelectData):
+        seen = kept(result).seen
+        point = picture_point(seen, *event.index)
         return point_html(seen, *point) if point else gr.skip()
+
+    @told
+    def attend(result, comparison, event: gr.SelectData):
+        if result is None:  # as the scores say already
+            return [gr.skip()] * 2
+        seen = result.seen
+        point = picture_point(seen, *event.index)
+        if point is None:
+            return [gr.skip()] * 2
+        drawn = attention_maps(load, seen.picture, looked_into(result, comparison), *point)
+        return [gr.update(value=value, visible=True) for value in (drawn, attention_html(*point))]
 
     def chosen(classes, background, method, model, std, pamr, prob_thd):
         numbers = number_of(std, 'σ'), number_of(prob_thd, 'prob_thd')
@@ -132,7 +153,9 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
 
     @told
     def compare(path, methods, both, *inputs):
-        return gr.update(value=compare_upload(load, path, chosen(*inputs), methods, both), visible=True)
+        compared = compared_settings(chosen(*inputs), methods, both)
+        drawn = compare_upload(load, path, compared)
+        return Comparison(compared, path), gr.update(value=drawn, visible=True)
 
     @told
     def link(request: gr.Request, *inputs):
@@ -157,7 +180,7 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         gr.Markdown(
             '# NACLIP\nName what may be in a picture; every pixel gets the name that fits best.', elem_id='heading'
         )
-        result = gr.State(time_to_live=FILES_KEPT)
+        result, comparison = gr.State(time_to_live=FILES_KEPT), gr.State(time_to_live=FILES_KEPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.File(label='Picture', height=130, elem_id='upload')
@@ -234,16 +257,21 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
                 )
                 side_by_side = gr.Gallery(
                     visible=False, interactive=False, columns=2, format='png', object_fit='contain',
-                    show_label=False, buttons=['fullscreen'], elem_id='side-by-side',
+                    show_label=False, buttons=['fullscreen'], elem_id='side-by-side', elem_classes='pictures',
                 )  # fmt: skip
                 with gr.Row():
                     with gr.Column(min_width=240):
                         legend = gr.HTML(elem_id='legend', container=True, visible=False)
                     with gr.Column(min_width=240):
                         scores = gr.HTML(elem_id='scores', container=True, visible=False)
+                maps = gr.Gallery(
+                    visible=False, interactive=False, columns=2, format='png', object_fit='contain',
+                    show_label=False, buttons=['fullscreen'], elem_id='maps', elem_classes='pictures',
+                )  # fmt: skip
+                of_maps = gr.HTML(elem_id='of-maps', visible=False)
 
         inputs = [upload, classes, background, method, model, std, pamr, prob_thd]
-        outputs = [result, choice, seen, legend, scores, overlay, labels]
+        outputs = [result, choice, seen, legend, scores, overlay, labels, maps, of_maps]
         once = dict(api_visibility='private', concurrency_id='segment', concurrency_limit=1, show_progress_on=seen)
         private = dict(api_visibility='private')
         upload.change(preview, upload, picture, **private)
@@ -251,14 +279,20 @@ def build_page(load: Load, backbone: str, folder: Path) -> 'Blocks':
         gr.on(triggers, segment, inputs, outputs, **once)
         filled = [upload, classes, background, model, method, std, pamr, prob_thd]
         settings = inputs[1:]
-        comparison = once | dict(show_progress_on=side_by_side)
-        comparing.click(compare, [upload, compared, both, *settings], side_by_side, **comparison)
+        comparing.click(
+            compare,
+            [upload, compared, both, *settings],
+            [comparison, side_by_side],
+            **once | dict(show_progress_on=side_by_side),
+        )
         linking.click(link, settings, address, **private)
         page.load(restore, None, settings, **private)
         camera.change(lambda path: path or gr.skip(), camera, upload, **private)
         example.click(fill, example, filled, **private).success(segment, inputs, outputs, **once)
         choice.input(show, [result, choice], seen, **private)
         seen.select(describe, result, scores, **private)
+        at_work = once | dict(show_progress='minimal', show_progress_on=scores)
+        seen.select(attend, [result, comparison], [maps, of_maps], **at_work)
     return page
 
 

@@ -14,13 +14,19 @@ from clip.model import VisionTransformer, resample_bilinear
 from naclip.methods.method import About, Method
 from naclip.methods.two_streams import check_depth, min_max, two_streams
 from naclip.walk.attention import Term, attend
+from naclip.walk.gathering import Gathered, Place, gathered_by_terms
 from naclip.walk.reading import Reading, cosine, kept_in_reading
+
+
+def value_value_terms(v: Tensor) -> list[Term]:
+    """softmax(s v v^T) of values (B, heads, N, d)."""
+    return [Term(v, v)]
 
 
 def value_value_attention(reading: Reading, layer: int) -> Tensor:
     """softmax(s v v^T) v of a layer (B, heads, N, d)."""
     _, _, v = reading.qkv(layer)
-    return attend([Term(v, v)], v)
+    return attend(value_value_terms(v), v)
 
 
 def feature_surgery(cosines: Tensor, cls_cosines: Tensor) -> Tensor:
@@ -68,6 +74,11 @@ class CLIPSurgery(Method):
     def tokens(self, reading: Reading) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
         return reading.project(two_streams(reading, value_value_attention, self.depth))
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last layer in the second stream, which is a sum over layers."""
+        _, _, v = reading.qkv(reading.depth)
+        return gathered_by_terms(value_value_terms(v), reading.grid, place, len(v))
 
     def cls(self, reading: Reading) -> Tensor:
         """The original stream's CLS token, projected (B, 1, C), not normalised."""

@@ -16,6 +16,7 @@ from naclip.methods.last_block import LastBlock
 from naclip.methods.method import About
 from naclip.methods.regions import SCIKIT_LEARN, check_clustering, find_regions, majority
 from naclip.walk.decision import BACKGROUND
+from naclip.walk.gathering import Gathered, Place
 from naclip.walk.reading import Reading, cosine
 
 
@@ -56,6 +57,10 @@ class CLIPtrase(LastBlock):
         tokens = self.tokens(reading)
         maps = cosine(reading.patches(tokens), texts)
         return maps * cosine(tokens[:, :1, None], texts) if self.cls_weight else maps
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last block, three softmaxes; names vote in regions after that."""
+        return super().weights(reading, texts, place)
 
     def vote(self, reading: Reading, labels: Tensor, maps: Tensor, query_idx: Tensor) -> Tensor:
         """The class of the most frequent name in each region of the picture.

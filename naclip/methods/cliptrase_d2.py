@@ -16,6 +16,7 @@ from naclip.methods.cliptrase import token_affinity
 from naclip.methods.last_block import LastBlock
 from naclip.methods.method import About
 from naclip.methods.regions import SCIKIT_LEARN, check_clustering, find_regions
+from naclip.walk.gathering import Gathered, Place
 from naclip.walk.reading import Reading
 from naclip.walk.windows import pad_end
 
@@ -79,6 +80,10 @@ class CLIPtraseD2(LastBlock):
         tokens = self.tokens(reading)
         maps = products(reading.patches(tokens), texts)
         return maps * products(tokens[:, :1, None], texts) if self.cls_weight else maps
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last block, three softmaxes; maps are averaged in regions after that."""
+        return super().weights(reading, texts, place)
 
     def vote(self, reading: Reading, labels: Tensor, maps: Tensor, query_idx: Tensor) -> Tensor:
         """The class of the name that is highest on average in each region; without a region the labels stand."""

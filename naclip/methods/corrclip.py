@@ -15,6 +15,7 @@ from torch import Tensor
 from naclip.methods.guided import gather, softmax_of, unit_similarity
 from naclip.methods.method import About, Method
 from naclip.walk.attention import Grid
+from naclip.walk.gathering import Gathered, Place, in_window, patch_index
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.windows import Margins, pad_centred
 
@@ -175,6 +176,14 @@ class CorrCLIP(Method):
         main, spatial, semantic = map(reading.visual.ln_post, self.branches(reading))
         summed = main + spatial + self.semantic * semantic
         return (summed @ reading.visual.proj).unflatten(1, reading.guide.grid)
+
+    def patch_grid(self, reading: Reading) -> Grid:
+        return reading.guide.grid
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the guide's patches in main and spatial branch; the semantic branch does not gather from patches."""
+        grid, (attention, _) = self.patch_grid(reading), self.correlate(reading)
+        return in_window(attention[place.window, patch_index(place, grid)], grid, place, len(attention))
 
     def vote_regions(self, regions: Tensor, labels: Tensor) -> Tensor:
         return majority(regions, labels[0, 0])[None, None]

@@ -16,6 +16,7 @@ from clip.model import VisionTransformer, resample_by_size_antialiased
 from naclip.methods.method import About, Method
 from naclip.methods.two_streams import check_depth, min_max, stream_step, two_streams
 from naclip.walk.attention import Term, attend
+from naclip.walk.gathering import Gathered, Place, attention_row, in_window, patch_index
 from naclip.walk.reading import Reading, kept_in_reading
 
 
@@ -28,7 +29,13 @@ def mean_length(normed: Tensor) -> Tensor:
 
 
 def self_self_attention(q: Tensor, k: Tensor, v: Tensor, length: Tensor, iterations: int) -> Tensor:
-    """The mean over p in q, k, v of softmax(τ p p^T) v, with unit vectors p; all are (B, heads, N, d).
+    """The mean over p in q, k, v of softmax(τ p p^T) v; all are (B, heads, N, d)."""
+    term = self_self_term(q, k, v, length, iterations)
+    return attend([term], v.repeat(3, 1, 1, 1)).unflatten(0, (3, -1)).mean(dim=0)
+
+
+def self_self_term(q: Tensor, k: Tensor, v: Tensor, length: Tensor, iterations: int) -> Term:
+    """softmax(τ p p^T) for p in q, k, v, one after the other: vectors (3B, heads, N, d), p of length 1.
 
     Before that each p is `iterations` times replaced by softmax(τ p p^T) p. τ = s * length (B,), where s is in a Term.
     """
@@ -36,8 +43,7 @@ def self_self_attention(q: Tensor, k: Tensor, v: Tensor, length: Tensor, iterati
     p = F.normalize(torch.cat([q, k, v]), dim=-1)  # (3B, heads, N, d)
     for _ in range(iterations):
         p = F.normalize(attend([Term(scale * p, p)], p), dim=-1)
-    seen = attend([Term(scale * p, p)], v.repeat(3, 1, 1, 1))
-    return seen.unflatten(0, (3, -1)).mean(dim=0)
+    return Term(scale * p, p)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,11 @@ class GEM(Method):
 
     def attend(self, reading: Reading, layer: int) -> Tensor:
         """What the second stream sees in a layer (B, heads, N, d)."""
-        return self_self_attention(*reading.qkv(layer), mean_length(reading.normed(layer)), self.iterations)
+        return self_self_attention(*self.parts(reading, layer))
+
+    def parts(self, reading: Reading, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        """What its attention in a layer is made of: q, k, v, the tokens' mean length, iterations."""
+        return *reading.qkv(layer), mean_length(reading.normed(layer)), self.iterations
 
     @kept_in_reading
     def tokens(self, reading: Reading) -> Tensor:
@@ -84,6 +94,13 @@ class GEM(Method):
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
         return reading.patches(self.tokens(reading))
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last layer in the second stream, which is a sum over layers; mean over q, k and v."""
+        term = self_self_term(*self.parts(reading, reading.depth))
+        windows, token = len(reading.windows), 1 + patch_index(place, reading.grid)
+        rows = [attention_row([term], i * windows + place.window, token) for i in range(3)]
+        return in_window(torch.stack(rows).mean(dim=0), reading.grid, place, windows)
 
     def refine(self, pictures: Tensor, maps: Tensor, texts: Tensor) -> Tensor:
         """Each name's map of the whole picture, stretched to [0, 1]."""

@@ -4,7 +4,7 @@ Shapes: n nodes of a graph; k neighbours; Q names; H, W pixels; O offsets betwee
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,28 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, steps:
 
     `apply` multiplies by A. A column that is solved up to TOLERANCE times its length is left as it is.
     """
+    x = torch.zeros_like(right)
+    for solution, _, _ in _steps(apply, right, steps):
+        x = solution
+    return x
+
+
+def response(apply: Callable[[Tensor], Tensor], right: Tensor, steps: int, node: int) -> Tensor:
+    """With which weights what `conjugate_gradients` gives at a node (Q,) is made of the columns of B: (n, Q).
+
+    The lengths of the steps depend on B; with these lengths they are a polynomial of A, the symmetric, for each column.
+    """
+    x, r = torch.zeros_like(right), torch.zeros_like(right)
+    r[node] = 1
+    p = r
+    for alpha, beta in [lengths for _, *lengths in _steps(apply, right, steps)]:
+        x, r = x + alpha * p, r - alpha * apply(p)
+        p = r + beta * p
+    return x
+
+
+def _steps(apply: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """After each step its solution (n, Q), its length, and the share of its direction in the next (Q,)."""
     x, r, p = torch.zeros_like(right), right, right
     rho = r.square().sum(dim=0)
     enough = TOLERANCE**2 * rho
@@ -32,9 +54,10 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, steps:
         alpha = torch.where(going, rho / (p * q).sum(dim=0), 0)
         x, r = x + alpha * p, r - alpha * q
         after = r.square().sum(dim=0)
-        p = r + torch.where(going, after / rho, 0) * p
+        beta = torch.where(going, after / rho, 0)
+        p = r + beta * p
         rho = torch.where(going, after, rho)
-    return x
+        yield x, alpha, beta
 
 
 def positions(boxes: Sequence[Window], grid: tuple[int, int], patch_size: int) -> Tensor:
@@ -72,7 +95,17 @@ def patch_graph(features: Tensor, places: Tensor, neighbours: int, decay: float)
 
 def spread_over_patches(graph: Tensor, maps: Tensor, alpha: float, steps: int) -> Tensor:
     """(I - alpha W)^-1 Y of maps (n, Q), as far as `steps` of conjugate gradients come; float64."""
-    return conjugate_gradients(lambda p: p - alpha * (graph @ p), maps.double(), steps)
+    return conjugate_gradients(_away_from(graph, alpha), maps.double(), steps)
+
+
+def patch_response(graph: Tensor, maps: Tensor, alpha: float, steps: int, patch: int) -> Tensor:
+    """With which weights `spread_over_patches` gathers a patch's values from maps (n, Q), of each map: (n, Q)."""
+    return response(_away_from(graph, alpha), maps.double(), steps, patch)
+
+
+def _away_from(graph: Tensor, alpha: float) -> Callable[[Tensor], Tensor]:
+    """The product with I - alpha W."""
+    return lambda p: p - alpha * (graph @ p)
 
 
 def lab(pictures: Tensor) -> Tensor:

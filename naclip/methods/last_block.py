@@ -13,6 +13,7 @@ from clip.model import ResidualAttentionBlock
 from naclip.methods.method import Method
 from naclip.names import unknown
 from naclip.walk.attention import ATTENTION_FORMS, Grid, Term, attend
+from naclip.walk.gathering import Gathered, Place, gathered_by_terms
 from naclip.walk.reading import Reading, kept_in_reading
 
 Architecture = Callable[[ResidualAttentionBlock, Tensor, Tensor], Tensor]
@@ -45,6 +46,12 @@ def last_block(reading: Reading, terms: Terms, architecture: Architecture = redu
     return reading.project(architecture(last, x, y))
 
 
+def last_weights(reading: Reading, terms: Terms, place: Place) -> Gathered:
+    """With which weights a patch gathers in `last_block`, mean over heads: as many rows of sum 1 as there are terms."""
+    q, k, v = reading.qkv(reading.depth)
+    return gathered_by_terms(terms(q, k, v, reading.grid), reading.grid, place, len(q))
+
+
 @dataclass(frozen=True)
 class LastBlock(Method):
     """An attention form of naclip/walk/attention.py in an architecture of the last block, with σ in patches.
@@ -67,11 +74,19 @@ class LastBlock(Method):
         if not self.gaussian_std > 0:
             raise ValueError(f'gaussian_std is {self.gaussian_std}, expected a number > 0')
 
+    @property
+    def terms(self) -> Terms:
+        """Queries, keys, values and grid of the last block -> the terms of its attention."""
+        return partial(ATTENTION_FORMS[self.attention], std=self.gaussian_std)
+
     @kept_in_reading
     def tokens(self, reading: Reading) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
-        terms = partial(ATTENTION_FORMS[self.attention], std=self.gaussian_std)
-        return last_block(reading, terms, ARCHITECTURES[self.architecture])
+        return last_block(reading, self.terms, ARCHITECTURES[self.architecture])
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
         return reading.patches(self.tokens(reading))
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last block's attention; what an architecture adds around it does not count."""
+        return last_weights(reading, self.terms, place)

@@ -4,8 +4,9 @@ Shapes: B windows; H, W pixels; h, w patch grid of the guide; n patches of all w
 width; Q names; K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -18,12 +19,15 @@ from naclip.methods.guided import to_grid, values
 from naclip.methods.label_spreading import (
     lab,
     patch_graph,
+    patch_response,
     pixel_graph,
     positions,
     spread_over_patches,
     spread_over_pixels,
 )
 from naclip.methods.method import About, Method
+from naclip.walk.attention import Grid
+from naclip.walk.gathering import Gathered, Place, patch_index
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.vocabulary import merge_synonyms
 
@@ -82,17 +86,38 @@ class LPOSS(Method):
 
     def maps(self, reading: Reading, texts: Tensor) -> Tensor:
         """Maps of the windows of each picture (B, Q, h, w), float32, from all its windows together."""
+        solved = []
+        for of_picture, graph in self.graphs(reading, texts):
+            spread = spread_over_patches(graph, of_picture.flatten(0, 2), self.alpha, self.steps)
+            solved.append(spread.view(of_picture.shape))
+        return torch.cat(solved).float().movedim(-1, 1)
+
+    def graphs(self, reading: Reading, texts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each picture its windows' scores (windows, h, w, Q), and the graph of their patches (n, n)."""
         guide, boxes = reading.guide, reading.boxes
         scores = self.features(reading, texts) @ texts.T  # (B, h, w, Q)
         alike = F.normalize(guide.v.float(), dim=-1)
         places = positions(boxes, guide.grid, guide.tower.patch_size).to(alike.device)
-        pictures = zip(scores.split(len(boxes)), alike.split(len(boxes)), strict=True)
-        solved = []
-        for of_picture, features in pictures:
-            graph = patch_graph(features.flatten(0, 2), places, self.neighbours, self.decay)
-            spread = spread_over_patches(graph, of_picture.flatten(0, 2), self.alpha, self.steps)
-            solved.append(spread.view(of_picture.shape))
-        return torch.cat(solved).float().movedim(-1, 1)
+        for of_picture, features in zip(scores.split(len(boxes)), alike.split(len(boxes)), strict=True):
+            yield of_picture, patch_graph(features.flatten(0, 2), places, self.neighbours, self.decay)
+
+    def patch_grid(self, reading: Reading) -> Grid:
+        return reading.guide.grid
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """With which weights labels spread to a patch, from all windows of its picture; mean over names.
+
+        They can be a little negative, and have no fixed sum: the steps do not converge. A picture's own pixels, over
+        which LPOSS+ spreads them after that, do not count.
+        """
+        grid = self.patch_grid(reading)
+        number, window = divmod(place.window, len(reading.boxes))
+        scores, graph = next(islice(self.graphs(reading, texts), number, None))
+        patch = window * grid[0] * grid[1] + patch_index(place, grid)
+        row = patch_response(graph, scores.flatten(0, 2), self.alpha, self.steps, patch).mean(dim=-1)
+        before = number * len(scores)
+        after = len(reading.windows) - before - len(scores)
+        return Gathered(F.pad(row.float().view(scores.shape[:3]), (0, 0, 0, 0, before, after)))
 
     def settle(self, pictures: Tensor, maps: Tensor, query_idx: Tensor) -> Tensor:
         return merge_synonyms(maps, query_idx.cpu())

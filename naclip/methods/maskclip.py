@@ -15,6 +15,7 @@ from clip.model import LayerNorm, QuickGELU, VisionTransformer, resample_by_size
 from naclip.methods.clearclip import padded_reading
 from naclip.methods.last_block import LastBlock, vanilla
 from naclip.methods.method import About, Method
+from naclip.walk.gathering import Gathered, Place, in_window, itself, patch_index
 from naclip.walk.reading import Reading, cosine
 from naclip.walk.windows import pad_end
 
@@ -63,9 +64,19 @@ def smooth_by_keys(cosines: Tensor, keys: Tensor, threshold: float) -> Tensor:
     weights of a sum are no cosines, and sums can be above 1.
     """
     p = (SCALE * cosines).softmax(dim=1)
-    k = F.normalize(keys.to(p.dtype), dim=1)  # float32: sums over all patches need more digits than half precision has
+    k = normalised_keys(keys.to(p.dtype))  # float32: sums over all patches need more digits than half precision has
     sums = k @ (k.mT @ p.flatten(2).mT)  # (B, n, Q); in this order no n x n weights are needed
-    return torch.where(p.amax(dim=1, keepdim=True) < threshold, sums.mT.unflatten(2, p.shape[2:]), p)
+    return torch.where(unsure(p, threshold), sums.mT.unflatten(2, p.shape[2:]), p)
+
+
+def normalised_keys(keys: Tensor) -> Tensor:
+    """Keys (B, n, D), each channel of length 1 over the patches."""
+    return F.normalize(keys, dim=1)
+
+
+def unsure(p: Tensor, threshold: float) -> Tensor:
+    """Where no name's probability (B, Q, h, w) is high enough (B, 1, h, w)."""
+    return p.amax(dim=1, keepdim=True) < threshold
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,19 @@ class MaskCLIPOriginal(Method):
         return reading.patches(reading.project(value_tokens(reading)))
 
     def maps(self, reading: Reading, texts: Tensor) -> Tensor:
-        maps = cosine(self.features(reading, texts), texts)
-        if self.pd:
-            maps = denoise_prompts(maps, self.pd)
+        maps = self.unsmoothed(reading, texts)
         return smooth_by_keys(maps, last_keys(reading), self.ks) if self.ks else maps
+
+    def unsmoothed(self, reading: Reading, texts: Tensor) -> Tensor:
+        """Cosines (B, Q, h, w) before key smoothing."""
+        maps = cosine(self.features(reading, texts), texts)
+        return denoise_prompts(maps, self.pd) if self.pd else maps
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Each patch takes its own value; with key smoothing, those that are not sure sum up probabilities."""
+        at = place.window, slice(None), place.row, place.column
+        probabilities = (SCALE * self.unsmoothed(reading, texts)).softmax(dim=1)
+        if not unsure(probabilities, self.ks)[at]:
+            return itself(reading.grid, place, len(reading.windows))
+        k = normalised_keys(last_keys(reading).float())[place.window]
+        return in_window(k @ k[patch_index(place, reading.grid)], reading.grid, place, len(reading.windows))

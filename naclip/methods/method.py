@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clip.convnext import ConvNeXt
 from clip.model import VisionTransformer
+from naclip.walk.attention import Grid
+from naclip.walk.gathering import Gathered, Place
 from naclip.walk.reading import Reading, Tower, cosine
 
 
@@ -29,9 +31,9 @@ class About:
 class Method:
     """A reading of the image tower. The fields of a subclass are the constants of its paper, and nothing else.
 
-    A subclass gives `features` or `maps`, and where its paper asks for it `refine` and `vote`. It keeps nothing
-    between calls, and what its paper computes for each window or picture it computes for each alone, however they are
-    batched.
+    A subclass gives `features` or `maps`, where its paper asks for it `refine` and `vote`, and `weights` for those who
+    look at its attention. It keeps nothing between calls, and what its paper computes for each window or picture it
+    computes for each alone, however they are batched.
     """
 
     name: ClassVar[str]  # default: the class's, in small letters
@@ -68,6 +70,21 @@ class Method:
         """Stage 5: how well each name fits where (B, Q, h, w), float32; as a rule cosines."""
         return cosine(self.features(reading, texts), texts)
 
+    def patch_grid(self, reading: Reading) -> Grid:
+        """The grid of the patches that gather, the method's own (h, w)."""
+        return reading.grid
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """With which weights the patch at a place gathers from all patches, where it last does so; mean over heads.
+
+        Made of the very terms, or affinities, that `features` uses; what else the method adds to a patch, a residual as
+        a rule, does not count. A subclass that has other features has no weights until it gives its own.
+
+        Raises:
+            NotImplementedError: the method does not say.
+        """
+        raise NotImplementedError(f'method {self.name} does not say with which weights its patches gather')
+
     def refine(self, pictures: Tensor, maps: Tensor, texts: Tensor) -> Tensor:
         """Stage 7: maps of whole pictures (B, Q, H, W), beside the normalised pictures at that size -> same."""
         return maps
@@ -102,6 +119,12 @@ class Method:
         return type(self).settle is not Method.settle
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it says with which weights its patches gather, of the features that it has."""
+        given = next(kind for kind in type(self).__mro__ if not vars(kind).keys().isdisjoint(_GATHERS))
+        return given is not Method and 'weights' in vars(given)
+
+    @property
     def refines(self) -> bool:
         """Whether stage 7 is the method's."""
         return type(self).refine is not Method.refine
@@ -123,3 +146,4 @@ class Method:
 
 
 BOTH_TOWERS = (VisionTransformer, ConvNeXt)
+_GATHERS = ('weights', 'tokens', 'features', 'maps')  # whoever gives one of these anew gives the first anew

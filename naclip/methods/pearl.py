@@ -15,6 +15,7 @@ from torch import Tensor
 from naclip.methods.method import About, Method
 from naclip.methods.propagation import propagate
 from naclip.walk.attention import Term, attend
+from naclip.walk.gathering import Gathered, Place, gathered_by_terms
 from naclip.walk.reading import Reading
 
 TINY = 1e-6
@@ -79,15 +80,23 @@ class PEARL(Method):
             if getattr(self, constant) < least:
                 raise ValueError(f'{constant} is {getattr(self, constant)}, expected a whole number >= {least}')
 
+    def terms(self, reading: Reading) -> list[Term]:
+        """Of the last block's attention; float32 as published, in any tower: five steps multiply rounding errors."""
+        q, k, _ = reading.qkv(reading.depth)
+        return turned_terms(q.float(), k.float(), self.alpha, self.rotation_steps)
+
     def tokens(self, reading: Reading) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
-        q, k, v = reading.qkv(reading.depth)
-        # float32 as published, in any tower: five steps multiply rounding errors.
-        y = attend(turned_terms(q.float(), k.float(), self.alpha, self.rotation_steps), v.float())
+        _, _, v = reading.qkv(reading.depth)
+        y = attend(self.terms(reading), v.float())
         return reading.project(reading.block(reading.depth).attn.merge(y.to(v.dtype)))
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
         return reading.patches(self.tokens(reading))
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the last block's attention; maps spread over whole pictures after that."""
+        return gathered_by_terms(self.terms(reading), reading.grid, place, len(reading.windows))
 
     def refine(self, pictures: Tensor, maps: Tensor, texts: Tensor) -> Tensor:
         return propagate(pictures, maps, texts, self.grid, self.solver_steps) if self.propagate else maps

@@ -10,6 +10,7 @@ from clip.convnext import ConvNeXt
 from clip.model import resample_by_size
 from naclip.methods.last_block import LastBlock
 from naclip.methods.method import BOTH_TOWERS, About
+from naclip.walk.gathering import Gathered, Place
 from naclip.walk.reading import ConvNeXtReading, Reading, Tower
 
 
@@ -51,3 +52,7 @@ class PixelCLIP(LastBlock):
     def features(self, reading: Reading | ConvNeXtReading, texts: Tensor) -> Tensor:
         planes = self.positions(reading).movedim(-1, 1)
         return F.interpolate(planes, self.feature_grid, mode='bilinear', align_corners=False).movedim(1, -1)
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """On the tower's own grid, before features are resampled."""
+        return super().weights(reading, texts, place)

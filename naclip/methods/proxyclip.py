@@ -11,6 +11,8 @@ from torch import Tensor
 
 from naclip.methods.guided import gather, softmax_of, unit_similarity
 from naclip.methods.method import About, Method
+from naclip.walk.attention import Grid
+from naclip.walk.gathering import Gathered, Place, in_window, patch_index
 from naclip.walk.reading import Reading, Tower
 from naclip.walk.windows import pad_centred
 
@@ -61,6 +63,17 @@ class ProxyCLIP(Method):
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
         guide = reading.guide
-        weights = proxy_attention(unit_similarity(guide.tokens), self.beta, self.gamma)
-        y = gather(reading, reading.tokens(reading.depth - 1), weights, guide.grid)
+        y = gather(reading, reading.tokens(reading.depth - 1), self.attention(reading), guide.grid)
         return reading.project(y).unflatten(1, guide.grid)
+
+    def attention(self, reading: Reading) -> Tensor:
+        """Weights between the guide's patches (B, n, n), for all heads."""
+        return proxy_attention(unit_similarity(reading.guide.tokens), self.beta, self.gamma)
+
+    def patch_grid(self, reading: Reading) -> Grid:
+        return reading.guide.grid
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the guide's patches."""
+        grid, attention = self.patch_grid(reading), self.attention(reading)
+        return in_window(attention[place.window, patch_index(place, grid)], grid, place, len(attention))

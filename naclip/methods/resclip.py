@@ -17,6 +17,7 @@ from naclip.methods.feedback import cell_names, semantic_feedback
 from naclip.methods.last_block import ARCHITECTURES
 from naclip.methods.method import About, Method
 from naclip.walk.attention import ATTENTION_FORMS, Term, attend
+from naclip.walk.gathering import Gathered, Place, attention_row, in_window, patch_index
 from naclip.walk.pamr import pamr_
 from naclip.walk.reading import Reading, cosine
 
@@ -101,25 +102,42 @@ class ResCLIP(Method):
 
     def tokens(self, reading: Reading, texts: Tensor) -> Tensor:
         """Projected tokens (B, N, C), CLS first, not normalised."""
+        return self.tokens_of(reading, *self.second_pass(reading, texts))
+
+    def second_pass(self, reading: Reading, texts: Tensor) -> tuple[list[Term], Tensor]:
+        """A0's terms once they have heard of the first result, and what A_rcs gathers (B, heads, N, d)."""
         earlier = earlier_terms(
             reading, self.layers
         )  # first, so that the reading goes on from what was computed for them
-        last, x = reading.block(reading.depth), reading.tokens(reading.depth - 1)  # x (B, N, D)
         q, k, v = reading.qkv(reading.depth)  # (B, heads, N, d)
         terms = ATTENTION_FORMS[self.form](q, k, v, reading.grid, self.gaussian_std)
         of_earlier = attend(earlier, v) / len(earlier)
-
-        def tokens_of(terms: list[Term]) -> Tensor:
-            y = self.tr * ((1 - self.lr) * attend(terms, v) + self.lr * of_earlier)
-            return reading.project(ARCHITECTURES[self.architecture](last, x, last.attn.merge(y)))
-
-        cosines = cosine(reading.patches(tokens_of(terms)), texts)
+        cosines = cosine(reading.patches(self.tokens_of(reading, terms, of_earlier)), texts)
         probabilities = first_probabilities(cosines, reading.windows)
         names = cell_names(probabilities, self.temp, reading.visual.patch_size)
-        return tokens_of(guided(terms, semantic_feedback(names), self.ts, self.ls))
+        return guided(terms, semantic_feedback(names), self.ts, self.ls), of_earlier
+
+    def tokens_of(self, reading: Reading, terms: list[Term], of_earlier: Tensor) -> Tensor:
+        """A pass's projected tokens (B, N, C), of A0's terms and what A_rcs gathers (B, heads, N, d)."""
+        last, x = reading.block(reading.depth), reading.tokens(reading.depth - 1)  # x (B, N, D)
+        _, _, v = reading.qkv(reading.depth)
+        y = self.mix(attend(terms, v), of_earlier)
+        return reading.project(ARCHITECTURES[self.architecture](last, x, last.attn.merge(y)))
+
+    def mix(self, of_last: Tensor, of_earlier: Tensor) -> Tensor:
+        """A, or what it gathers, from A0 and A_rcs, or what these gather."""
+        return self.tr * ((1 - self.lr) * of_last + self.lr * of_earlier)
 
     def features(self, reading: Reading, texts: Tensor) -> Tensor:
         return reading.patches(self.tokens(reading, texts))
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """Those of the second pass: A0, guided by the first, and A_rcs."""
+        terms, _ = self.second_pass(reading, texts)
+        earlier, token = earlier_terms(reading, self.layers), 1 + patch_index(place, reading.grid)
+        of_last, of_earlier = (attention_row(some, place.window, token) for some in (terms, earlier))
+        row = self.mix(of_last, of_earlier / len(earlier))
+        return in_window(row, reading.grid, place, len(reading.windows))
 
 
 @dataclass(frozen=True)

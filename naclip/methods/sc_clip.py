@@ -5,14 +5,15 @@ Shapes: B windows; h, w patch grid; N = 1 + h*w tokens, CLS first; n = h*w patch
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from naclip.methods.method import About, Method
-from naclip.walk.attention import Grid, Term, attend
+from naclip.walk.attention import Grid, Term, attend, attention_weights
+from naclip.walk.gathering import Gathered, Place, in_window, patch_index
 from naclip.walk.reading import Reading, kept_in_reading
 
 
@@ -78,10 +79,30 @@ def similarity_attention(similarity: Tensor, sharpness: float) -> Tensor:
 def last_attention(reading: Reading, patches: Tensor, weights: Tensor) -> Tensor:
     """The last block's attention among patches alone: half by `weights` (B, n, n), half by keys; (B, n, D) -> same."""
     block = reading.block(reading.depth)
-    dtype = block.attn.in_proj_weight.dtype
-    _, k, v = block.attn.qkv(block.ln_1(patches).to(dtype))  # (B, heads, n, d)
-    by_weights = (weights.to(dtype) @ v.transpose(1, 2).flatten(2)).unflatten(2, (v.shape[1], -1)).transpose(1, 2)
-    return block.attn.merge((by_weights + attend([Term(k, k)], v)) / 2).float()
+    k, v = last_keys_values(reading, patches)
+    by_weights = (weights.to(v.dtype) @ v.transpose(1, 2).flatten(2)).unflatten(2, (v.shape[1], -1)).transpose(1, 2)
+    return block.attn.merge((by_weights + attend(key_terms(k), v)) / 2).float()
+
+
+def last_keys_values(reading: Reading, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """The last block's keys and values of patches (B, n, D), each (B, heads, n, d)."""
+    block = reading.block(reading.depth)
+    _, k, v = block.attn.qkv(block.ln_1(patches).to(block.attn.in_proj_weight.dtype))
+    return k, v
+
+
+def key_terms(k: Tensor) -> list[Term]:
+    """softmax(s k k^T)."""
+    return [Term(k, k)]
+
+
+class Calibrated(NamedTuple):
+    """What an SC-CLIP has before the last block's attention, and how it gathers in and after it."""
+
+    inputs: tuple[Tensor, Tensor]  # of two passes: gathered patches, and the sum of levels, each (B, n, D)
+    cls: Tensor  # the sum of both passes' CLS tokens (B, 1, D)
+    weights: Tensor  # of the attention's one half (B, n, n)
+    alike: Tensor  # by which its result is gathered (B, n, n)
 
 
 @dataclass(frozen=True)
@@ -150,6 +171,26 @@ class SCCLIP(Method):
     @kept_in_reading
     def patches(self, reading: Reading) -> Tensor:
         """Projected patches (B, h, w, C), not normalised."""
+        inputs, cls, weights, alike = self.calibrated(reading)
+        first, second = (last_attention(reading, patches, weights) for patches in inputs)
+        y = first + second
+        y = y + self.cls_share * cls
+        y = aggregate(alike, y)
+        return reading.project(y.to(reading.tokens(0).dtype)).unflatten(1, reading.grid)
+
+    def weights(self, reading: Reading, texts: Tensor, place: Place) -> Gathered:
+        """How the result gathers the last block's values: half by similarity, half by keys, and then by `early`.
+
+        The mean over both passes, whose values differ. Without CLS, and without what gathers before the last block.
+        """
+        inputs, _, weights, alike = self.calibrated(reading)
+        of_passes = [attention_weights(key_terms(last_keys_values(reading, patches)[0])) for patches in inputs]
+        by_keys = torch.stack([heads.float().mean(dim=1) for heads in of_passes]).mean(dim=0)  # (B, n, n)
+        row = aggregate(alike, (weights + by_keys) / 2)[place.window, patch_index(place, reading.grid)]
+        return in_window(row, reading.grid, place, len(weights))
+
+    def calibrated(self, reading: Reading) -> Calibrated:
+        """What enters the last block, and what gathers in it and after it."""
         self.check(reading)
 
         def tokens(layer: int) -> Tensor:  # distances, similarities and their products are float32 in every tower
@@ -164,7 +205,5 @@ class SCCLIP(Method):
         first, last = self.levels
         summed = sum(tokens(layer) for layer in range(first, last + 1))
         weights = similarity_attention(middle, self.sharpness)
-        y = last_attention(reading, gathered, weights) + last_attention(reading, summed[:, 1:], weights)
-        y = y + self.cls_share * (late[:, :1] + summed[:, :1])
-        y = aggregate(keep_alike(early, self.threshold), y)
-        return reading.project(y.to(reading.tokens(0).dtype)).unflatten(1, reading.grid)
+        cls = late[:, :1] + summed[:, :1]
+        return Calibrated((gathered, summed[:, 1:]), cls, weights, keep_alike(early, self.threshold))

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 LOOKED_AT = (320, 2048)  # a drawing's longest side: smaller pictures are shown larger, larger ones smaller
+DIMMED = 0.35  # of the brightness of what a map says nothing about
 OPACITY = 0.55  # of the classes' colours on the picture
 TEXT_SIZE = 15
 ROW = 24
@@ -20,6 +21,8 @@ SWATCH = 14
 MOST_ROWS = 40  # of a legend
 # Matplotlib's ten.
 FIRST = ('1f77b4', 'ff7f0e', '2ca02c', 'd62728', '9467bd', '8c564b', 'e377c2', '7f7f7f', 'bcbd22', '17becf')
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right in a picture's pixels; the last two are exclusive
 
 
 @cache
@@ -126,19 +129,57 @@ def heat_map(picture: Image.Image, score: np.ndarray, highest: float) -> Image.I
     Below it is the scale.
     """
     size = looked_at((picture.height, picture.width))[::-1]
+    relative = np.asarray(Image.fromarray(score / (highest or 1)).resize(size, Image.Resampling.BILINEAR))
+    return _with_scale(_glowing(picture, relative), f'{highest:.2f}')
+
+
+def attention_map(picture: Image.Image, weights: np.ndarray, highest: float, seen: Box, patch: Box) -> Image.Image:
+    """Weights (h, w), from 0 (dark) to `highest` and above (bright), with the picture shining through, as looked at.
+
+    What lies outside of `seen` is dimmed, and `patch` is framed. Below it is the scale.
+    """
+    size = looked_at((picture.height, picture.width))[::-1]
+    relative = Image.fromarray((weights / (highest or 1)).clip(0, 1).astype(np.float32))
+    image = _glowing(picture, np.asarray(relative.resize(size, Image.Resampling.NEAREST)))
+    inside, window = Image.new('L', size), _drawn(seen, picture, size)
+    ImageDraw.Draw(inside).rectangle(window, 255)
+    dimmed = picture.resize(size, Image.Resampling.BILINEAR).convert('L').point(lambda grey: DIMMED * grey)
+    image = Image.composite(image, dimmed.convert('RGB'), inside)
+    draw = ImageDraw.Draw(image)
+    if inside.getextrema() != (255, 255):
+        draw.rectangle(window, outline='grey')
+    left, top, right, bottom = _drawn(patch, picture, size)
+    for further, colour in ((2, 'black'), (1, 'white')):
+        draw.rectangle((left - further, top - further, right + further, bottom + further), outline=colour)
+    return _with_scale(image, f'≥ {highest or 1:.2g}')
+
+
+def _drawn(box: Box, picture: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The corners (left, top, right, bottom), both included, of a picture's box where it is drawn at a size."""
+    across, down = size[0] / picture.width, size[1] / picture.height
+    left, right = (round(across * side) for side in (box[1], box[3]))
+    top, bottom = (round(down * side) for side in (box[0], box[2]))
+    return left, top, max(right - 1, left), max(bottom - 1, top)
+
+
+def _glowing(picture: Image.Image, relative: np.ndarray) -> Image.Image:
+    """Values from 0 to 1 (H, W) as colours, with the picture shining through."""
     from matplotlib import colormaps
 
-    colour_map = colormaps['inferno']
-    relative = np.asarray(Image.fromarray(score / (highest or 1)).resize(size, Image.Resampling.BILINEAR))
-    hot = Image.fromarray((255 * colour_map(relative)[..., :3]).astype(np.uint8))
-    grey = picture.resize(size, Image.Resampling.BILINEAR).convert('L').convert('RGB')
-    image = Image.blend(grey, hot, 0.7)
+    hot = Image.fromarray((255 * colormaps['inferno'](relative)[..., :3]).astype(np.uint8))
+    grey = picture.resize(hot.size, Image.Resampling.BILINEAR).convert('L').convert('RGB')
+    return Image.blend(grey, hot, 0.7)
+
+
+def _with_scale(image: Image.Image, highest: str) -> Image.Image:
+    """A drawing above a scale of its colours, from 0 to the highest value."""
+    from matplotlib import colormaps
 
     canvas = Image.new('RGB', (max(image.width, 160), image.height + 2 * ROW), 'white')
     canvas.paste(image, (0, 0))
-    bar = colour_map(np.linspace(0, 1, canvas.width - 2 * MARGIN))[None, :, :3].repeat(SWATCH, axis=0)
+    bar = colormaps['inferno'](np.linspace(0, 1, canvas.width - 2 * MARGIN))[None, :, :3].repeat(SWATCH, axis=0)
     canvas.paste(Image.fromarray((255 * bar).astype(np.uint8)), (MARGIN, image.height + MARGIN // 2))
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, canvas.height - ROW // 2), '0', 'black', font(), anchor='lm')
-    draw.text((canvas.width - MARGIN, canvas.height - ROW // 2), f'{highest:.2f}', 'black', font(), anchor='rm')
+    draw.text((canvas.width - MARGIN, canvas.height - ROW // 2), highest, 'black', font(), anchor='rm')
     return canvas

@@ -188,6 +188,95 @@ def test_every_method_sees_the_picture(segmenter, picture, method):
     assert len(np.unique(seen.labels)) > 1
 
 
+@pytest.mark.parametrize('method', method_names())
+def test_attention_of_every_method(segmenter, picture, method):
+    """The patch under a pixel, in a part of the picture; the same whatever the picture's file is like."""
+    regions = quadrants(picture) if find_method(method).needs_regions else None
+    prepared = segmenter.prepare(CLASSES, method=method)
+    found = prepared.attention(picture, 123, 81, regions)
+    assert found.pixel == (123, 81)
+    assert found.weights.shape == (picture.height, picture.width)
+    assert found.weights.dtype == np.float32
+    for box in (found.patch, found.seen):
+        assert box.top <= 81 < box.bottom
+        assert box.left <= 123 < box.right
+    assert (found.patch.bottom - found.patch.top) * (found.patch.right - found.patch.left) < 200
+    outside = found.weights.copy()
+    outside[found.seen.top : found.seen.bottom, found.seen.left : found.seen.right] = 0
+    assert not outside.any()
+    patch = found.weights[found.patch.top : found.patch.bottom, found.patch.left : found.patch.right]
+    if not find_method(method).whole:  # elsewhere windows that overlap have their mean
+        assert patch == pytest.approx(found.own)
+        assert found.weights.max() == pytest.approx(max(found.own, found.highest))
+    assert found.own + found.cls <= found.total + 1e-6
+    assert found.heat_map().width >= picture.width
+    again = prepared.attention(np.asarray(picture), 123, 81, regions)
+    assert np.array_equal(again.weights, found.weights)
+
+
+def test_attention_is_the_one_of_the_window_alone(segmenter, picture):
+    """What a window of the network's size has is what a picture of that size has."""
+    prepared = segmenter.prepare(CLASSES, short_side=112)  # as large as the picture is
+    found = prepared.attention(picture, 140, 20)
+    assert found.seen == (0, 96, 64, 160)
+    window = picture.crop((96, 0, 160, 64))
+    alone = segmenter.prepare(CLASSES, short_side=64).attention(window, 140 - 96, 20)
+    assert alone.seen == (0, 0, 64, 64)
+    assert np.allclose(found.weights[:64, 96:], alone.weights, atol=1e-6)
+    assert found.cls == pytest.approx(alone.cls, rel=1e-4)
+    # The CLS token is left out, and the rest is as it is.
+    blocks = alone.weights[4::8, 4::8]
+    assert blocks.shape == (8, 8)
+    assert blocks.sum() == pytest.approx(1 - alone.cls, abs=1e-5)
+    assert alone.cls > 0
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 400), (3, 2), (57, 1023)])
+@pytest.mark.parametrize('method', ['naclip', 'proxyclip', 'gem', 'lposs', 'pixelclip', 'cliptrase_d2'])
+def test_attention_of_pictures_of_any_size(segmenter, size, method):
+    pixels = np.random.RandomState(0).randint(0, 256, (*size, 3)).astype(np.uint8)
+    prepared = segmenter.prepare(CLASSES, method=method)
+    for x, y in ((0, 0), (size[1] - 1, size[0] - 1), (size[1] // 3, size[0] // 2)):
+        found = prepared.attention(pixels, x, y)
+        assert found.weights.shape == size
+        assert np.isfinite(found.weights).all()
+        assert found.patch.top <= y < found.patch.bottom
+        assert found.patch.left <= x < found.patch.right
+
+
+def test_attention_of_a_large_picture_is_kept_small(monkeypatch, segmenter, picture):
+    prepared = segmenter.prepare(CLASSES)
+    small = prepared.attention(picture, 100, 50)
+    large = picture.resize((picture.width * 8, picture.height * 8), Image.Resampling.BICUBIC)
+    monkeypatch.setattr(api, 'WORKING_PIXELS', picture.width * picture.height)
+    found = prepared.attention(large, 8 * 100 + 4, 8 * 50 + 4)
+    assert found.weights.shape == small.weights.shape
+    assert np.abs(np.array(found.patch) - 8 * np.array(small.patch)).max() <= 8
+    assert np.abs(np.array(found.seen) - 8 * np.array(small.seen)).max() <= 8
+    assert np.abs(found.weights - small.weights).max() < 0.2 * small.own
+
+
+def test_attention_that_cannot_be_shown(segmenter, picture, tmp_path):
+    prepared = segmenter.prepare(CLASSES)
+    for x, y in ((-1, 0), (0, -1), (160, 0), (0, 112)):
+        with pytest.raises(ValueError, match=f'pixel {x}, {y} is not in the picture: it has 160 x 112'):
+            prepared.attention(picture, x, y)
+    (tmp_path / 'mine.py').write_text(
+        'from dataclasses import dataclass\n'
+        'from naclip.methods.last_block import last_block\n'
+        'from naclip.methods.method import Method\n'
+        'from naclip.walk.attention import Term\n\n\n'
+        '@dataclass(frozen=True)\n'
+        'class Mine(Method):\n'
+        '    def features(self, reading, texts):\n'
+        '        return reading.patches(last_block(reading, lambda q, k, v, grid: [Term(v, v)]))\n'
+    )
+    mine = segmenter.prepare(CLASSES, method=f'{tmp_path}/mine.py:Mine')
+    assert mine(picture).labels.shape == (112, 160)
+    with pytest.raises(ValueError, match=r'^there is no attention to show of method mine: .*function weights.*$'):
+        mine.attention(picture, 0, 0)
+
+
 def test_guide_and_regions_must_fit_the_method(segmenter, picture):
     prepared = segmenter.prepare(CLASSES, method='corrclip')
     with pytest.raises(ValueError, match=r'method corrclip needs a region mask for each picture: --regions DIR'):

@@ -6,8 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clip.convnext import ConvNeXt
+from naclip.methods import find_method
 from naclip.methods.last_block import LastBlock
-from naclip.pipeline import Pipeline, Settings
+from naclip.methods.method import Method
+from naclip.pipeline import Pipeline, Settings, check_weights
 from tests.conftest import unambiguous
 from tests.naclip.walk.test_attention import FORMS
 
@@ -177,3 +180,37 @@ def test_settings_defaults():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Settings(**settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pixel', [(0, 0), (79, 111), (40, 30), (23, 100)])
+def test_the_weights_of_a_patch_are_those_in_its_window(build, batch, pixel):
+    pipeline = build(**SLIDE)
+    placed = pipeline.gathered(batch[:1], pixel, (80, 112))
+    [box] = placed.boxes
+    assert box in pipeline.boxes((80, 112))
+    reading = pipeline.read(batch[:1, :, box.top : box.bottom, box.left : box.right])
+    row, column = (pixel[0] - box.top) // 16, (pixel[1] - box.left) // 16
+    assert placed.place == (0, row, column)
+    expected = pipeline.method.weights(reading, pipeline.query_features, placed.place)
+    assert torch.equal(placed.gathered.patches, expected.patches)
+    assert placed.patch((80, 112)) == tuple(
+        first + 16 * cell for cell in (0, 1) for first, cell in ((box.top, row + cell), (box.left, column + cell))
+    )
+
+
+def test_a_convnext_has_no_weights(model, convnext_parts):
+    visual = ConvNeXt(convnext_parts.visual.trunk, convnext_parts.visual.head)
+    with pytest.raises(ValueError, match='there is no attention to show: a ConvNeXt gathers by convolutions, expected'):
+        check_weights(visual, find_method('pixelclip'))
+    check_weights(model.visual, find_method('pixelclip'))
+
+
+def test_a_method_that_does_not_say_its_weights(build, batch):
+    class Silent(Method):
+        pass
+
+    pipeline = build(**SLIDE)
+    pipeline.method = Silent()
+    with pytest.raises(ValueError, match=r'^there is no attention to show of method silent: .* a function weights .*$'):
+        pipeline.gathered(batch[:1], (0, 0), (80, 112))

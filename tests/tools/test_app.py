@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naclip import Segmentation, segment
+from naclip import Segmentation, Segmenter, segment
+from naclip.commands.attention import shares
 from naclip.commands.compare import largest
 from naclip.commands.page import EXAMPLES, describe_point, shown
 from naclip.shapes import generator as shapes
@@ -366,6 +367,55 @@ class TestPage:
         tab.page.keyboard.press('Escape')
         tab.page.click('#comparing')
         assert '10 pictures to compare, expected 1 to 8' in tab.message()
+
+    @pytest.mark.parametrize(('width', 'height'), [(1280, 900), (390, 844)])
+    def test_attention_of_a_clicked_patch(self, tab, picture, width, height):
+        """For the method that is shown, and for those that were compared on this picture; whatever was typed since."""
+        tab.page.set_viewport_size(dict(width=width, height=height))
+        tab.upload(picture)
+        tab.page.wait_for_selector('#preview img')
+        tab.type(CLASSES)
+        tab.segment()
+        tab.message()  # of the word that it has never seen
+        x, y = 31, 70  # in the cat
+        segmenter = Segmenter('shapes', 'cpu')
+        assert not tab.page.locator('#maps img').count()
+        self.check_attention(tab, picture, segmenter, ['naclip'], x, y)
+        tab.page.click('#compare button')
+        tab.page.click('#comparing')
+        tab.page.wait_for_selector('#side-by-side img')
+        tab.type('snow; sand', 'stone')
+        self.check_attention(tab, picture, segmenter, ['naclip', 'clip'], x + 90, y + 10)
+        assert tab.page.evaluate('document.documentElement.scrollWidth') <= width
+        maps, column = tab.page.locator('#maps').bounding_box(), tab.page.locator('#seen').bounding_box()
+        assert maps['x'] + maps['width'] <= column['x'] + column['width'] + 1
+        # Another picture has not been compared, and what was shown of the last one is gone.
+        tab.page.locator('#examples button').last.click()
+        tab.page.wait_for_selector('#maps', state='hidden')
+        tab.page.wait_for_function('document.querySelector("#scores").innerText.startsWith("Click on the picture")')
+        self.click(tab, x, y)
+        tab.page.wait_for_selector('#maps img')
+        assert tab.page.locator('#maps .grid-container img').count() == 1
+
+    @staticmethod
+    def click(tab, x: int, y: int) -> None:
+        """On a pixel of the picture on the right, which has 160 x 112."""
+        image = tab.page.locator('#seen img')
+        image.scroll_into_view_if_needed()
+        box = image.bounding_box()
+        tab.page.mouse.click(box['x'] + (x + 0.5) / 160 * box['width'], box['y'] + (y + 0.5) / 112 * box['height'])
+
+    def check_attention(self, tab, picture, segmenter, methods: list[str], x: int, y: int) -> None:
+        self.click(tab, x, y)
+        tab.page.wait_for_function(f'document.querySelector("#of-maps")?.innerText.includes("at {x}, {y}:")')
+        assert f'Scores at {x}, {y}' in tab.page.inner_text('#scores')
+        tab.page.wait_for_function(f'document.querySelectorAll("#maps .grid-container img").length == {len(methods)}')
+        images = tab.page.locator('#maps .grid-container img')
+        for i, method in enumerate(methods):
+            found = segmenter.prepare(CLASSES, method=method).attention(picture, x, y)
+            body = tab.context.request.get(images.nth(i).get_attribute('src')).body()
+            np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(body))), np.asarray(found.heat_map()))
+            assert f'{method}: {shares(found)}' in tab.page.inner_text('#maps')
 
     def test_a_link_restores_settings(self, tab, chromium, picture):
         tab.type('cat; <b>ufo</b>', 'sky & sea')

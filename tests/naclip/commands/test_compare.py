@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from naclip import segment
 from naclip.api import Segmenter
-from naclip.commands.compare import MOST_LETTERS, Settings, compare_upload, largest, link_of, settings_of
+from naclip.commands.compare import (
+    MOST_LETTERS,
+    Settings,
+    compare_upload,
+    compared_settings,
+    largest,
+    link_of,
+    settings_of,
+)
 from naclip.commands.page import shown, write_examples
 
 METHODS, BACKBONES = ('naclip', 'sclip', 'gem'), ('ViT-B/16', 'shapes')
@@ -51,13 +59,14 @@ def segmenter() -> Segmenter:
 def test_each_method_as_alone(segmenter, tmp_path):
     path = write_examples(tmp_path / 'examples')[0]
     settings = Settings('cat; house; grass', '', 'shapes', std=3.0)
-    drawn = compare_upload(lambda name: segmenter, str(path), settings, ['naclip', 'sclip', 'gem'])
+    several = compared_settings(settings, ['naclip', 'sclip', 'gem'])
+    drawn = compare_upload(lambda name: segmenter, str(path), several)
     assert [caption.split(':')[0] for _, caption in drawn] == ['naclip', 'sclip', 'gem']
     for (picture, caption), (method, std) in zip(drawn, [('naclip', 3.0), ('sclip', 3.0), ('gem', None)], strict=True):
         seen = segment(path, settings.classes, backbone='shapes', device='cpu', method=method, gaussian_std=std)
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(shown(seen, -1)))
         assert caption.endswith(largest(seen.names, seen.shares))
-    pair = compare_upload(lambda name: segmenter, str(path), settings, ['naclip'], both=True)
+    pair = compare_upload(lambda name: segmenter, str(path), compared_settings(settings, ['naclip'], both=True))
     assert [caption.split(':')[0] for _, caption in pair] == ['naclip, no PAMR', 'naclip, PAMR']
     assert not np.array_equal(np.asarray(pair[0][0]), np.asarray(pair[1][0]))
     np.testing.assert_array_equal(np.asarray(pair[1][0]), np.asarray(drawn[0][0]))
@@ -66,7 +75,7 @@ def test_each_method_as_alone(segmenter, tmp_path):
 @pytest.mark.parametrize(('methods', 'both'), [([], False), (['naclip'] * 5, True), (['naclip'] * 9, False)])
 def test_too_few_or_too_many(methods, both):
     with pytest.raises(ValueError, match='expected 1 to 8'):
-        compare_upload(None, None, Settings(), methods, both)
+        compared_settings(Settings(), methods, both)
 
 
 def test_largest_classes_in_words():

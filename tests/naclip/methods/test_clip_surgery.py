@@ -12,6 +12,7 @@ from naclip.methods.clip_surgery import CLIPSurgery, feature_surgery, value_valu
 from naclip.walk.reading import cosine
 from naclip.walk.text import text_embeddings
 from tests.naclip.methods import field
+from tests.naclip.methods.reads import all_weights
 
 PICTURES = range(3)
 golden, image = partial(field.golden, 'clip_surgery'), partial(field.image, 'clip_surgery')
@@ -102,6 +103,20 @@ def test_value_value_attention_by_hand(visual):
     v = reading.qkv(7)[2]
     expected = torch.softmax(v @ v.mT / 8, dim=-1) @ v
     torch.testing.assert_close(value_value_attention(reading, 7), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_by_hand(visual):
+    """Head by head they make the last step of the stream of values."""
+    method = CLIPSurgery(depth=1)
+    reading = method.read(visual, image(2))
+    v = reading.qkv(12)[2][0]
+    heads = torch.softmax(v @ v.mT / 8, dim=-1)
+    step = reading.block(12).attn.out_proj(torch.cat([heads[0] @ v[0], heads[1] @ v[1]], dim=-1))
+    tokens = reading.project(reading.tokens(11)[0] + step)[1:]
+    torch.testing.assert_close(method.features(reading, None)[0].flatten(0, 1), tokens, rtol=1e-5, atol=1e-5)
+    patches, cls = all_weights(CLIPSurgery(), reading)
+    torch.testing.assert_close(patches, heads.mean(dim=0)[1:, 1:], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cls, heads.mean(dim=0)[1:, 0], rtol=1e-4, atol=1e-6)
 
 
 def linear(count: int, native: int) -> Tensor:

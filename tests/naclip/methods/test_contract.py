@@ -18,6 +18,7 @@ from clip.model import CLIP, build_model
 from naclip.methods import METHODS, build_method
 from naclip.methods.method import Method
 from naclip.pipeline import Pipeline, Settings, queries_of
+from naclip.walk.gathering import Place
 from naclip.walk.vocabulary import Vocabulary
 from tests.goldens.guide_weights import dino_state_dict
 from tests.goldens.weights import stand_in_state_dict
@@ -35,6 +36,17 @@ SIZES = dict(
 )
 NAMES = (('background', 'wall'), ('cat',), ('dog', 'puppy'), ('grass',))
 SIZE = (72, 96)  # of the pictures; 9 x 12 patches, off the native grid of 8 x 8, not square
+# The sums of weights that are not 1: of two or three softmaxes, or scaled. Labels that spread have none.
+TOTALS = {
+    'sclip': 2,
+    'cliptrase': 3,
+    'cliptrase_d2': 3,
+    'resclip': 2,
+    'resclip_clearclip': 2,
+    'resclip_sclip': 3.2,
+    'lposs': None,
+    'lposs_plus': None,
+}
 SETTINGS = dict(slide_crop=64, slide_stride=24, prob_thd=0.05)
 
 
@@ -220,6 +232,50 @@ def test_who_reads_first_does_not_matter(net, method, pictures):
     used.attention(2)
     maps = method.maps(fresh, pipeline.query_features)
     torch.testing.assert_close(method.maps(used, pipeline.query_features), maps, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_weights(weights, method, pictures, dtype):
+    """Each patch gathers from all patches of its window, whatever is beside it; a window of any kind."""
+    pipeline = build(build_model(weights).cast(dtype), method)
+    assert method.has_weights
+    reading = pipeline.read(pictures[:, :, :64, :90])
+    h, w = method.patch_grid(reading)
+    for place in (Place(0, 0, 0), Place(1, h - 1, 1), Place(2, 1, w - 1)):
+        patches, cls = found = method.weights(reading, pipeline.query_features, place)
+        assert (patches.shape, patches.dtype) == ((3, h, w), torch.float32)
+        assert patches.isfinite().all()
+        others = [i for i in range(3) if i != place.window]
+        assert not patches[others].any()
+        total = TOTALS.get(method.name, 1)
+        if total is not None:
+            assert patches.min() >= 0
+            assert cls >= 0
+            assert found.total == pytest.approx(total, rel=1e-4 if dtype == torch.float32 else 1e-2)
+        alone = pipeline.read(pictures[place.window, None, :, :64, :90])
+        same = method.weights(alone, pipeline.query_features, place._replace(window=0))
+        if dtype == torch.float32:
+            torch.testing.assert_close(patches[place.window], same.patches[0], rtol=1e-3, atol=1e-5)
+            assert cls == pytest.approx(same.cls, rel=1e-3, abs=1e-6)
+
+
+def test_the_patch_under_a_pixel(net, method, pictures):
+    """Where its maps have a pixel, in windows that overlap, and with what is put around them."""
+    pipeline = build(net, method)
+    picture, size = pictures[:1], (2 * SIZE[0], 2 * SIZE[1])
+    regions = () if (made := pipeline.regions_of(picture)) is None else list(made)
+    for pixel in ((0, 0), (143, 191), (70, 101), (37, 150)):
+        placed = pipeline.gathered(picture, pixel, size, regions)
+        for box in (placed.patch(size), placed.seen(size)):
+            assert box.top <= pixel[0] < box.bottom
+            assert box.left <= pixel[1] < box.right
+        at_size = placed.at_size(size)
+        assert at_size.shape == size
+        seen = placed.seen(size)
+        at_size[seen.top : seen.bottom, seen.left : seen.right] = 0
+        assert not at_size.any()
+        assert (seen == (0, 0, *size)) == (method.whole or method.votes)
 
 
 def test_the_tower_is_not_changed(net, method, pictures):

@@ -20,6 +20,7 @@ from naclip.methods.corrclip import (
 )
 from naclip.walk.windows import Margins, cut, window_boxes
 from tests.naclip.methods import guided_goldens as goldens
+from tests.naclip.methods.reads import all_weights
 
 golden, image = partial(goldens.golden, 'corrclip'), partial(goldens.image, 'corrclip')
 THRESHOLDS = {'bg': 0.25, 'nobg': 0.0}
@@ -57,6 +58,23 @@ def test_inner_values_as_golden(i):
         expected = golden()['guide/0']
         goldens.assert_near(F.normalize(qk, dim=-1), F.normalize(expected, dim=-1), 1e-5)
         goldens.assert_near(method.correlate(reading)[0][0], golden()['attention/0'], 1e-5)
+
+
+def test_weights_make_the_branches():
+    method = CorrCLIP()
+    reading = first_reading(goldens.pipeline('corrclip', 'bg', method, goldens.dino(8)), 0)
+    weights, cls = all_weights(method, reading)
+    goldens.assert_near(weights, golden()['attention/0'], 1e-5)
+    assert not cls.any()
+    block = reading.block(12)
+    for branch, x in zip(
+        method.branches(reading),
+        (reading.tokens(11), sum(reading.tokens(layer) for layer in range(6, 11)) / 5),
+        strict=False,
+    ):
+        v = block.attn.qkv(block.ln_1(x))[2].transpose(1, 2).flatten(2)[:, 1:]
+        v = F.interpolate(v.mT.unflatten(2, reading.grid), reading.guide.grid, mode='bilinear').flatten(2).mT
+        goldens.assert_near(branch, block.attn.out_proj(weights @ v), 1e-5)
 
 
 @pytest.mark.parametrize('i', goldens.PICTURES)

@@ -12,6 +12,7 @@ from naclip.methods.gem import GEM, mean_length, self_self_attention
 from naclip.methods.two_streams import min_max, stream_step, two_streams
 from naclip.walk.text import read_templates, text_embeddings
 from tests.naclip.methods import field
+from tests.naclip.methods.reads import all_weights
 
 PICTURES = range(3)
 golden, image = partial(field.golden, 'gem'), partial(field.image, 'gem')
@@ -114,6 +115,30 @@ def test_self_self_attention_by_hand(iterations):
                 expected = expected + weights @ v[picture, head] / 3
             ours = self_self_attention(q, k, v, length, iterations)[picture, head]
             torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('iterations', [0, 1])
+def test_weights_by_hand(visual, iterations):
+    """Head by head they make the last step of the stream of values."""
+    method = GEM(iterations=iterations, last_only=True)
+    reading = method.read(visual, image(0))
+    length = float(reading.normed(12)[0].norm(dim=-1).mean())
+    v = reading.qkv(12)[2][0]
+    heads = []
+    for head in range(2):
+        per_part = []
+        for part in reading.qkv(12):
+            p = F.normalize(part[0, head], dim=-1)
+            for _ in range(iterations):
+                p = F.normalize(torch.softmax(64**-0.5 * length * p @ p.T, dim=-1) @ p, dim=-1)
+            per_part.append(torch.softmax(64**-0.5 * length * p @ p.T, dim=-1))
+        heads.append(sum(per_part) / 3)
+    tokens = reading.block(12).attn.out_proj(torch.cat([heads[0] @ v[0], heads[1] @ v[1]], dim=-1))
+    field.assert_near(method.features(reading, None)[0].flatten(0, 1), reading.project(tokens)[1:])
+    patches, cls = all_weights(GEM(iterations=iterations), reading)
+    expected = (heads[0] + heads[1]) / 2
+    torch.testing.assert_close(patches, expected[1:, 1:], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cls, expected[1:, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_the_streams_start_apart_and_do_not_mix(visual):

@@ -10,8 +10,11 @@ from naclip.methods.label_spreading import (
     half_offsets,
     lab,
     patch_graph,
+    patch_response,
     pixel_graph,
     positions,
+    response,
+    spread_over_patches,
     spread_over_pixels,
 )
 from naclip.walk.windows import Window
@@ -42,6 +45,34 @@ def test_what_is_solved_stays():
     )
     ours = conjugate_gradients(lambda p: a @ p, b, 50)  # one column after a step, one after two, one is zero
     torch.testing.assert_close(ours, torch.linalg.solve(a, b))
+
+
+@pytest.mark.parametrize('steps', [1, 3, 10])
+def test_the_response_makes_the_solution(steps):
+    a, b = spd(30), torch.randn(30, 4, generator=generator()).double()
+    b[:, 3] = torch.linalg.eigh(a).eigenvectors[:, 0]  # solved by one step
+    solution = conjugate_gradients(lambda p: a @ p, b, steps)
+    for node in (0, 7, 29):
+        weights = response(lambda p: a @ p, b, steps, node)
+        torch.testing.assert_close((weights * b).sum(dim=0), solution[node], rtol=1e-9, atol=1e-9)
+
+
+def test_the_response_of_many_steps_is_a_row_of_the_inverse():
+    a, b = spd(12), torch.randn(12, 2, generator=generator()).double()
+    inverse = torch.linalg.inv(a)[5]
+    torch.testing.assert_close(
+        response(lambda p: a @ p, b, 12, 5), inverse[:, None].expand(-1, 2), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_patches_are_made_of_maps():
+    features = torch.nn.functional.normalize(torch.randn(12, 5, generator=generator()), dim=-1)
+    graph = patch_graph(features, positions([Window(0, 0, 32, 24)], (4, 3), 8), 5, 0.01)
+    maps = torch.randn(12, 3, generator=generator())
+    spread = spread_over_patches(graph, maps, 0.95, 4)
+    for patch in range(12):
+        weights = patch_response(graph, maps, 0.95, 4, patch)
+        torch.testing.assert_close((weights * maps).sum(dim=0), spread[patch])
 
 
 def test_patch_graph_by_hand():

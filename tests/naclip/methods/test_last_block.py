@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from naclip.methods import find_method
 from naclip.methods import last_block as blocks
 from naclip.methods.last_block import LastBlock
-from tests.naclip.methods.reads import dense_tokens, patch_features
+from tests.naclip.methods.reads import all_weights, dense_tokens, patch_features
 from tests.naclip.walk.test_attention import FORMS, literal_weights
 
 ARCHITECTURES = ['reduced', 'vanilla', 'cls_residual']
@@ -85,6 +85,35 @@ def test_last_block_as_the_formulas(model, golden, attn, arch, std):
         y = y + last.mlp(last.ln_2(y))
     expected = visual.ln_post(y) @ visual.proj
     assert_near(dense_tokens(visual, golden['image_1'], LastBlock(attn, arch, std))[0], expected, 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('attn', FORMS)
+def test_weights_as_the_formulas(model, golden, attn):
+    """Those with which, head by head, tokens are made of values; their mean over heads."""
+    method = LastBlock(attn, 'reduced', 2.0)
+    reading = method.read(model.visual, golden['image_1'])
+    q, k, v = (part[0] for part in reading.qkv(reading.depth))
+    a = literal_weights(attn, q, k, v, reading.grid, 2.0).float()  # (heads, N, N)
+    merged = reading.block(reading.depth).attn.out_proj(torch.cat([a[0] @ v[0], a[1] @ v[1]], dim=-1))
+    assert_near(method.features(reading, None).flatten(1, 2), reading.project(merged)[None, 1:], 1e-5)
+    patches, cls = all_weights(method, reading)
+    torch.testing.assert_close(patches, a.mean(dim=0)[1:, 1:], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cls, a.mean(dim=0)[1:, 0], rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['clip', 'pixelclip', 'maskclip', 'clearclip', 'sclip'])
+def test_weights_are_those_of_the_attention_alone(model, golden, name):
+    """Whatever an architecture adds, and wherever features go after that."""
+    method = find_method(name)
+    reading = method.read(model.visual, golden['image_1'])
+    bare = all_weights(LastBlock(method.attention, 'reduced'), reading)
+    for ours, expected in zip(all_weights(method, reading), bare, strict=True):
+        assert torch.equal(ours, expected)
+    if method.attention == 'identity':
+        assert torch.equal(bare[0], torch.eye(len(bare[0])))
+        assert not bare[1].any()
 
 
 @torch.no_grad()

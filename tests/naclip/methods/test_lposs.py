@@ -8,8 +8,9 @@ from torch import nn
 
 from clip import MEAN, STD
 from clip.model import build_model
-from naclip.methods.label_spreading import patch_graph, positions
+from naclip.methods.label_spreading import patch_graph, patch_response, positions
 from naclip.methods.lposs import LPOSS, LPOSSPlus
+from naclip.walk.gathering import Place
 from naclip.walk.windows import cut, window_boxes
 from tests.goldens.weights import stand_in_state_dict
 from tests.naclip.methods import guided_goldens as goldens
@@ -93,6 +94,38 @@ def test_predictions_as_golden(kind, activation, mode, i):
     assert (maps[0].mean(dim=(1, 2)) - mean).abs().max() < 1e-5 * golden()[f'{key}/maps_every4'].abs().max()
     labels, _ = built(image(i), size)
     goldens.assert_labels('lposs', key, labels)
+
+
+@pytest.mark.parametrize(('window', 'row', 'column'), [(0, 0, 0), (1, 2, 1)])
+def test_weights_make_the_maps(window, row, column):
+    """For each name those of the graph make its map of its scores; what is told is their mean over names."""
+    built = pipeline(LPOSS(neighbours=40), 'quickgelu', 'bg')
+    reading, method = reading_of(built, 1), built.method
+    scores = method.features(reading, None) @ built.query_features.T  # (windows, h, w, Q)
+    unit = nn.functional.normalize(reading.guide.v.flatten(0, 2), dim=-1)
+    graph = patch_graph(unit, positions(reading.boxes, reading.guide.grid, 16), 40, 0.01)
+    h, w = reading.guide.grid
+    of_names = patch_response(graph, scores.flatten(0, 2), 0.95, 10, (window * h + row) * w + column)
+    maps = method.maps(reading, built.query_features)
+    expected = maps[window, :, row, column]
+    torch.testing.assert_close((of_names * scores.flatten(0, 2)).sum(dim=0).float(), expected, rtol=1e-5, atol=1e-6)
+    patches, cls = method.weights(reading, built.query_features, Place(window, row, column))
+    assert cls == 0
+    torch.testing.assert_close(patches.flatten().double(), of_names.mean(dim=1), rtol=1e-5, atol=1e-7)
+
+
+def test_weights_in_a_batch_of_pictures():
+    built = pipeline(LPOSS(neighbours=40), 'quickgelu', 'bg')
+    pictures = torch.cat([image(1), image(1).flip(-1)])
+    boxes = window_boxes(tuple(image(1).shape[-2:]), int(golden()['crop']), int(golden()['stride']))
+    of_both = built.method.weights(
+        built.read(cut(pictures, boxes), boxes), built.query_features, Place(len(boxes) + 1, 1, 2)
+    ).patches
+    alone = built.method.weights(
+        built.read(cut(pictures[1:], boxes), boxes), built.query_features, Place(1, 1, 2)
+    ).patches
+    assert not of_both[: len(boxes)].any()
+    goldens.assert_near(of_both[len(boxes) :], alone, 1e-4)
 
 
 def test_batch_equals_singles():

@@ -20,6 +20,7 @@ from naclip.walk.text import read_templates, text_embeddings
 from naclip.walk.windows import NO_MARGINS, Margins
 from tests.goldens.weights import stand_in_state_dict
 from tests.naclip.methods import field
+from tests.naclip.methods.reads import all_weights
 
 NAME = 'maskclip'
 VARIANTS = {
@@ -157,6 +158,24 @@ def test_smoothing_as_literal_loops(threshold):
             expected[b, :, i] = sums if float(p[i].max()) < threshold else p[i]
     smoothed = smooth_by_keys(cosines, keys, threshold)
     torch.testing.assert_close(smoothed.flatten(2), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('pd', [0.0, 0.5])
+@torch.no_grad()
+def test_weights_make_what_is_smoothed(pd):
+    """Patches that are sure keep what they have; the sums of the others are those of probabilities."""
+    unsmoothed, texts = MaskCLIPOriginal(pd=pd), field.texts(NAME, 'voc20')
+    reading = unsmoothed.read(field.model(NAME).visual, field.image(NAME, 1))
+    p = (100 * unsmoothed.maps(reading, texts)).softmax(dim=1)[0].flatten(1).T  # (n, Q)
+    method = MaskCLIPOriginal(pd=pd, ks=float(p.amax(dim=1).median()))
+    weights, cls = all_weights(method, reading, texts)
+    assert not cls.any()
+    expected = method.maps(reading, texts)[0].flatten(1).T
+    torch.testing.assert_close(weights @ p, expected, rtol=1e-4, atol=1e-5)
+    sure = p.amax(dim=1) >= method.ks
+    assert 0 < sure.sum() < len(sure)
+    assert torch.equal(weights[sure], torch.eye(len(sure))[sure])
+    assert torch.equal(all_weights(MaskCLIPOriginal(), reading, texts)[0], torch.eye(len(sure)))
 
 
 @pytest.mark.parametrize('method', BOTH, ids=repr)

@@ -19,11 +19,12 @@ from naclip.methods import (
     with_constants,
 )
 from naclip.methods.cliptrase import CLIPtrase
-from naclip.methods.last_block import LastBlock
+from naclip.methods.last_block import LastBlock, last_block, last_weights
 from naclip.methods.method import Method
 from naclip.methods.naclip import NACLIP
 from naclip.methods.sc_clip import SCCLIP
 from naclip.protocols import PROTOCOLS
+from naclip.walk.attention import Term
 
 MINE = """
 from dataclasses import dataclass
@@ -171,6 +172,36 @@ def test_immutable():
     for method in METHODS:
         with pytest.raises(dataclasses.FrozenInstanceError):
             method.anything = 1.0
+
+
+def test_whose_weights_are_those_of_its_features():
+    """Whoever inherits weights, and makes features of other ones, has none until he says which."""
+
+    class Sharper(NACLIP):
+        @property
+        def terms(self):
+            return lambda q, k, v, grid: [Term(2 * v, v)]
+
+    class Other(NACLIP):
+        def features(self, reading, texts):
+            return reading.patches(last_block(reading, lambda q, k, v, grid: [Term(v, v)]))
+
+    class Telling(Other):
+        def weights(self, reading, texts, place):
+            return last_weights(reading, lambda q, k, v, grid: [Term(v, v)], place)
+
+    class Moved(CLIPtrase):
+        def maps(self, reading, texts):
+            return super().maps(reading, texts).roll(1, dims=-1)
+
+    class Silent(Method):
+        pass
+
+    assert [kind().has_weights for kind in (Sharper, Other, Telling, Moved)] == [True, False, True, False]
+    assert [type('Heir', (kind,), {})().has_weights for kind in (Sharper, Other)] == [True, False]
+    assert not Silent().has_weights
+    with pytest.raises(NotImplementedError, match='method silent does not say with which weights'):
+        Silent().weights(None, None, None)
 
 
 @pytest.mark.parametrize(('name', 'strength'), [('Mine', 1.0), ('ready', 2.0)])

@@ -18,6 +18,7 @@ from naclip.walk.reading import Reading, cosine
 from tests.goldens.weights import stand_in_state_dict
 from tests.naclip.methods import field
 from tests.naclip.methods.field import assert_near
+from tests.naclip.methods.reads import all_weights
 
 NAME = 'pearl'
 VARIANTS = {'pearl': PEARL(), 'pearl_alpha.3': PEARL(alpha=0.3), 'pearl_nokk': PEARL(alpha=0.0)}
@@ -129,6 +130,24 @@ def test_attention_by_its_formula():
     r = rotation(torch.einsum('bhnd,bhne->bhde', k_c, q_c), 5)
     logits = torch.einsum('bhid,bhjd->bhij', q, k @ r) + 0.3 * torch.einsum('bhid,bhjd->bhij', k_c, k_c)
     torch.testing.assert_close(attention_weights(turned_terms(q, k, 0.3, 5)), torch.softmax(logits / 8**0.5, dim=-1))
+
+
+@torch.no_grad()
+def test_weights_make_the_tokens():
+    """By the formula, head by head."""
+    reading = read(0)
+    q, k, v = (part[0] for part in reading.qkv(12))  # (heads, N, d)
+    shares = F.pad(q[:, 1:].norm(dim=-1), (1, 0))
+    shares = (shares / (shares.sum(dim=-1, keepdim=True) + 1e-6))[..., None]
+    q_c, k_c = (x - (shares * x).sum(dim=1, keepdim=True) for x in (q, k))
+    turned = k @ rotation(k_c.mT @ q_c, 5)
+    heads = torch.softmax((q @ turned.mT + 0.08 * k_c @ k_c.mT) / q.shape[-1] ** 0.5, dim=-1)
+    merged = torch.cat([weights @ values for weights, values in zip(heads, v, strict=True)], dim=-1)
+    tokens = reading.project(reading.block(12).attn.out_proj(merged))[1:]
+    assert_near(PEARL().features(reading, None)[0].flatten(0, 1), tokens)
+    patches, cls = all_weights(PEARL(), reading)
+    torch.testing.assert_close(patches, heads.mean(dim=0)[1:, 1:], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(cls, heads.mean(dim=0)[1:, 0], rtol=1e-3, atol=1e-6)
 
 
 def literal_system(gray, logits, texts):

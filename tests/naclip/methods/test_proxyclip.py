@@ -11,6 +11,7 @@ from naclip.methods.proxyclip import ProxyCLIP, proxy_attention
 from naclip.walk.guide import guide_input
 from naclip.walk.windows import cut, window_boxes
 from tests.naclip.methods import guided_goldens as goldens
+from tests.naclip.methods.reads import all_weights
 
 golden, image = partial(goldens.golden, 'proxyclip'), partial(goldens.image, 'proxyclip')
 GUIDES = {'dino': partial(goldens.dino, 8), 'dinov2': goldens.dinov2}
@@ -73,6 +74,9 @@ def test_windows_that_are_not_square(guide, size):
     v = F.interpolate(v.mT.unflatten(2, reading.grid), (h, w), mode='bilinear')
     expected = reading.project(block.attn.out_proj(weights @ v.flatten(2).mT)).view(1, h, w, -1)
     goldens.assert_near(ProxyCLIP().features(reading, None), expected, 1e-5)
+    patches, cls = all_weights(ProxyCLIP(), reading)
+    torch.testing.assert_close(patches, weights, rtol=1e-4, atol=1e-6)
+    assert not cls.any()
 
 
 def test_no_row_is_empty():

@@ -19,11 +19,12 @@ from naclip.methods.resclip import (
     first_probabilities,
     guided,
 )
-from naclip.walk.attention import Term, attention_weights
+from naclip.walk.attention import Term, attention_weights, gaussian_bias
 from naclip.walk.reading import Reading, cosine
 from tests.goldens.weights import stand_in_state_dict
 from tests.naclip.methods import field
 from tests.naclip.methods.field import assert_near
+from tests.naclip.methods.reads import all_weights
 
 NAME = 'resclip'
 BASES = {'resclip': ResCLIP(), 'clearclip': ResCLIPOnClearCLIP(), 'sclip': ResCLIPOnSCLIP()}
@@ -107,6 +108,28 @@ def test_predictions(mode, i):
     labels, probabilities = pipeline(field.image(NAME, i), field.original_size(NAME, i))
     shares = probabilities / probabilities.sum(dim=1, keepdim=True)  # as the golden's are kept
     field.assert_predicted(NAME, f'predict/{mode}/{i}', labels, shares)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('base', ['resclip', 'clearclip'])
+def test_weights_make_the_tokens(base):
+    """By the formula, head by head, of what both passes say."""
+    method, reading = BASES[base], read(0)
+    names = field.golden(NAME)[f'inner/{base}/0/map'].long()[None]
+    feedback = semantic_feedback(names)[0]
+    q, k, v = (part[0] for part in reading.qkv(12))  # (heads, N, d)
+    a = k if base == 'resclip' else q
+    logits = method.ts * ((1 - method.ls) * a @ a.mT / 8 + method.ls * (feedback / feedback.max()).half().float())
+    if base == 'resclip':
+        logits = logits + gaussian_bias(reading.grid, 5.0, torch.device('cpu'), torch.float32)
+    earlier = sum(reading.attention(layer)[0] for layer in range(6, 10)) / 4
+    heads = method.tr * ((1 - method.lr) * torch.softmax(logits, dim=-1) + method.lr * earlier)
+    merged = torch.cat([weights @ values for weights, values in zip(heads, v, strict=True)], dim=-1)
+    tokens = reading.project(reading.block(12).attn.out_proj(merged))[1:]
+    assert_near(method.features(reading, TEXTS)[0].flatten(0, 1), tokens)
+    patches, cls = all_weights(method, reading, TEXTS)
+    torch.testing.assert_close(patches, heads.mean(dim=0)[1:, 1:], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(cls, heads.mean(dim=0)[1:, 0], rtol=1e-3, atol=1e-5)
 
 
 def test_bases():

@@ -22,6 +22,7 @@ from naclip.methods.sc_clip import (
 )
 from naclip.walk.text import read_templates, text_embeddings
 from tests.naclip.methods import field
+from tests.naclip.methods.reads import all_weights
 
 PICTURES = (0, 2)  # whole; the published code fails on picture 1, which is not square, and was seen through windows
 golden, image = partial(field.golden, 'sc_clip'), partial(field.image, 'sc_clip')
@@ -172,6 +173,33 @@ def test_last_attention_by_hand(visual):
     ]
     expected = block.attn.out_proj(torch.cat(heads, dim=-1))[None]
     torch.testing.assert_close(last_attention(reading, patches, weights), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_by_hand(visual):
+    """Head by head, in both passes, they make the result of values; CLS has its own share."""
+    method = SCCLIP()
+    reading = method.read(visual, image(2))
+    block = reading.block(12)
+    late, middle = reading.tokens(11), reading.tokens(9)[:, 1:]
+    outliers = find_outliers(outlier_factor(late[:, 1:], 30), 0.95)
+    alike = similarity(repair(middle, outliers, reading.grid))
+    weights = similarity_attention(alike, 3)[0]
+    early = keep_alike(similarity(reading.tokens(4)[:, 1:]), 0.4)[0]
+    early = early / (early.sum(dim=-1, keepdim=True) + 1e-6)
+    summed = sum(reading.tokens(layer) for layer in range(4, 11))
+    gathered = aggregate(keep_alike(alike, 0.4), repair(late[:, 1:], outliers, reading.grid))
+    result, passes = 0, []
+    for patches in (gathered, summed[:, 1:]):
+        _, k, v = (part[0] for part in block.attn.qkv(block.ln_1(patches)))
+        heads = early @ (0.5 * (weights + torch.softmax(k @ k.mT / 8, dim=-1)))  # (heads, n, n)
+        passes.append(heads.mean(dim=0))
+        result = result + torch.cat([heads[0] @ v[0], heads[1] @ v[1]], dim=-1) @ block.attn.out_proj.weight.T
+    rest = 2 * block.attn.out_proj.bias + 0.3 * (late + summed)[0, :1]
+    expected = reading.project(result + early @ rest.expand(len(early), -1))
+    field.assert_near(method.features(reading, None)[0].flatten(0, 1), expected, 1e-5)
+    ours, cls = all_weights(method, reading)
+    torch.testing.assert_close(ours, (passes[0] + passes[1]) / 2, rtol=1e-4, atol=1e-6)
+    assert not cls.any()
 
 
 def test_rounding_empties_no_row():

@@ -103,6 +103,33 @@ def test_heat_map_is_bright_where_the_score_is_high():
     assert image[:height, half + 40 : 2 * half].min() > image[:height, : half - 40].max() + 100
 
 
+def test_attention_is_bright_where_weights_are_high_and_dim_outside():
+    """A white picture, one half of which is seen: a weight, half a weight, one above the scale, and nothing."""
+    weights = np.zeros((40, 80), np.float32)
+    weights[:20, 40:60], weights[:20, 60:], weights[20:, 40:60] = 0.2, 0.1, 0.9
+    picture = Image.new('RGB', (400, 200), 'white')
+    drawn = drawing.attention_map(picture, weights, 0.2, (0, 200, 200, 400), (100, 200, 200, 300))
+    assert drawn.width == 400
+    pixels = np.asarray(drawn).astype(int)
+    light = pixels.sum(axis=-1)
+    assert (pixels[10:190, 10:190] == round(255 * drawing.DIMMED)).all()
+    seen = [light[50, 250], light[50, 350], light[150, 250], light[150, 350]]
+    assert seen[0] == seen[2] > seen[1] + 100 > seen[3] + 200
+    assert (pixels[150, 199] == 255).all()  # the patch's frame, around it
+    assert (pixels[150, 198] == 0).all()
+    assert (pixels[99, 200:300] == 255).all()
+    assert len({tuple(pixel) for pixel in pixels[50, 201:299]}) == 1
+    frames = np.asarray(drawing.attention_map(picture, weights, 0.2, (0, 0, 200, 400), (100, 200, 200, 300)))
+    assert (frames[50, 0] == frames[50, 100]).all()  # all is seen: no frame around it
+
+
+def test_attention_to_nothing_else_and_a_patch_of_no_pixel():
+    picture = Image.new('RGB', (3, 2), 'white')
+    drawn = drawing.attention_map(picture, np.zeros((2, 3), np.float32), 0.0, (0, 0, 2, 3), (1, 2, 2, 3))
+    assert drawn.width == 3 * drawing.looked_at((2, 3))[1] // 3
+    assert np.isfinite(np.asarray(drawn)).all()
+
+
 @pytest.mark.parametrize('has_background', [False, True])
 def test_colours_are_those_of_matplotlib(has_background: bool):
     i = np.arange(900)
