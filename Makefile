@@ -12,7 +12,7 @@ demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
 # One process a core would need some GB of memory each: two, unless told otherwise, as in make test JOBS=8.
 JOBS ?= 2
 # make test COVERAGE=1 also tells how much of each room the tests ran.
-PYTEST := $(RUN) $(if $(COVERAGE),-m coverage run) -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(RUN) $(if $(COVERAGE),-m coverage run) -m tests -n $(JOBS) --dist loadfile
 
 test: $(VENV)/.installed-tests ## run the tests
 	$(if $(COVERAGE),$(RUN) -m coverage erase)

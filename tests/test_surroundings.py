@@ -42,6 +42,25 @@ def test_in_the_background_of_a_shell(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_with_output_closed(tmp_path: Path):
+    """What tests start has a standard output of its own, and nothing is printed into a file that a test opens."""
+    code = """
+        import os, subprocess, sys
+
+        def test_child(tmp_path):
+            with open(tmp_path / 'file', 'w') as file:
+                assert file.fileno() > 2
+                print('printed', flush=True)
+                assert subprocess.run([sys.executable, '-c', 'print(1)']).returncode == 0
+            assert os.stat(tmp_path / 'file').st_size == 0
+    """
+    command = [sys.executable, '-m', 'tests', '-q', '-s', '-p', 'no:cacheprovider', '--rootdir', str(tmp_path)]
+    (tmp_path / 'test_inner.py').write_text(textwrap.dedent(code))
+    done = subprocess.run([*command, str(tmp_path / 'test_inner.py')], cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3))
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
 def test_left_out_pages_are_told(tmp_path: Path):
     code = f"""
         import pytest
