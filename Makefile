@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-random lint setup
+.PHONY: demo test test-fast test-random lint docs setup
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed ## evaluate NACLIP on the embedded benchmark
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-tests ## check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+docs: $(VENV)/.installed-docs ## build the manual into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt
@@ -38,6 +41,10 @@ $(VENV)/.installed: requirements.txt
 	  f"Python 3.11 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}; name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	$(RUN) -m pip install --disable-pip-version-check -e .[docs]
 	@touch $@
 
 $(VENV)/.installed-tests: tests/requirements.txt pyproject.toml $(VENV)/.installed

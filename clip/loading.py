@@ -37,8 +37,9 @@ def load(
         device: default: CUDA where there is one, else the CPU.
         dtype: 'auto' (float16 on CUDA, float32 on the CPU), 'float32', 'float16', 'bfloat16', or a torch.dtype.
         download_root: where known names are downloaded to; default ~/.cache/clip.
-        activation, head_width: of a file whose source cannot be told: 'quick_gelu' or 'gelu', and the width of the
-            image tower's heads (64, but 80 in ViT-H/14, 88 in g/14, 104 in bigG/14).
+        activation: of a file whose source cannot be told: 'quick_gelu' or 'gelu'.
+        head_width: of such a file: the width of the image tower's heads (64, but 80 in ViT-H/14, 88 in g/14, 104 in
+            bigG/14).
 
     Raises:
         ValueError: unknown name or dtype; a file that is damaged, or no CLIP with a ViT or (this needs

@@ -128,7 +128,8 @@ class Segmenter:
         dtype: of the towers; 'auto' is float16 on CUDA and float32 on the CPU.
         download_root: where known weights are downloaded to; default ~/.cache/clip.
         cache_dir: where text embeddings are kept; see `naclip.walk.text.default_cache_dir`.
-        activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
+        activation: of a checkpoint whose source cannot be told; see `clip.load`.
+        head_width: of the same.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: the backbone cannot be loaded; says why.
@@ -323,7 +324,8 @@ def segment(
         guide: the second tower of methods that read one: a name of `clip.guides.available_guides()`, or a checkpoint
             file; default: the method's.
         regions: the picture's region mask, for methods that need one: a file, or an array (H, W) of whole numbers.
-        activation, head_width: of a checkpoint whose source cannot be told; see `clip.load`.
+        activation: of a checkpoint whose source cannot be told; see `clip.load`.
+        head_width: of the same.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: something that cannot be used; says which and why.

@@ -1,6 +1,6 @@
 """Protocols: named settings under which numbers are comparable.
 
-Protocol `naclip` is what configs/*.py say: the table in the README. Every other protocol is written here as its
+Protocol `naclip` is what configs/*.py say: a table of docs/protocols.md. Every other protocol is written here as its
 differences from that, for all benchmarks and for single ones. `config` is for config files from elsewhere, whose
 settings are their own.
 """

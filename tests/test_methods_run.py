@@ -61,10 +61,10 @@ def test_constants_on_the_command_line(run: Run, capsys: pytest.CaptureFixture):
 
 
 def test_a_method_of_the_users_own(run: Run, tmp_path: Path):
-    """The README's, word for word."""
-    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    """The manual's, word for word."""
+    manual = (ROOT / 'docs/add-a-method.md').read_text(encoding='utf-8')
     path = tmp_path / 'mine.py'
-    path.write_text(readme.split('```python\n# mine.py\n')[1].split('```')[0])
+    path.write_text(manual.split('```python\n# mine.py\n')[1].split('```')[0])
     assert len(path.read_text().splitlines()) <= 15
     code, record = run('--method', f'{path}:Mine', '--method-options', 'strength=3')
     assert code == 0

@@ -217,6 +217,7 @@ def test_contents(archives: tuple[Path, Path]):
     with tarfile.open(source) as archive:
         there = {name.split('/', 1)[-1] for name in archive.getnames()}
     assert {'eval.py', 'test_all.sh', 'requirements.txt', 'tests/conftest.py', 'datasets/check.py', '.ci/run'} <= there
+    assert {'mkdocs.yml', 'docs/shapes.ipynb', 'docs/data.md', 'Dockerfile', '.dockerignore'} <= there
 
 
 @pytest.mark.slow

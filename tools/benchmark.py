@@ -91,7 +91,7 @@ VIT_B_16 = dict(
 GUIDE_SIZES = {'dino_vitb8': GuideSizes(768, 12, 8, 28), 'dino_vitb16': GuideSizes(768, 12, 16, 14)}
 
 
-# The literal pipeline: the formulas of the README's walk, one after the other, nothing saved.
+# The literal pipeline: the formulas of docs/walk.md, one after the other, nothing saved.
 
 
 def literal_logits(pipeline: Pipeline, images: Tensor) -> Tensor:
