@@ -11,10 +11,8 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from itertools import accumulate
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,25 +55,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
-from clip import load, resolve_device, resolve_dtype, tokenize
-from clip.guides import Guide, GuideSizes
+from clip import load, resolve_device, resolve_dtype
 from clip.model import CLIP
 from naclip.harness.configuration import chosen_method, find_step, load_config, resolve_file
-from naclip.methods import find_method, for_tower, method_names
-from naclip.methods.guide_of import guide_of
-from naclip.methods.last_block import ARCHITECTURES
-from naclip.methods.method import Method
+from naclip.methods import method_names
 from naclip.pictures.picture import fitting_size
-from naclip.pipeline import Pipeline, Settings, queries_of
+from naclip.pipeline import Pipeline, Settings
 from naclip.runs.results import device_name, package_versions
-from naclip.walk.attention import ATTENTION_FORMS, attention_weights
 from naclip.walk.decision import class_probabilities, decide
 from naclip.walk.pamr import DILATIONS, STEPS, pamr_
 from naclip.walk.text import cached_text_embeddings, read_templates, text_embeddings
 from naclip.walk.vocabulary import Vocabulary, read_vocabulary
 from naclip.walk.windows import cut, look_through, merge_windows, window_boxes
+from tools.benchmarks.clock import Clock, peak_bytes
+from tools.benchmarks.literal import literal_pamr, literal_prediction, literal_text
+from tools.benchmarks.methods import show_methods, time_methods
 
 VIT_B_16 = dict(
     embed_dim=512,
@@ -88,136 +83,6 @@ VIT_B_16 = dict(
     transformer_width=512,
     transformer_layers=12,
 )
-GUIDE_SIZES = {'dino_vitb8': GuideSizes(768, 12, 8, 28), 'dino_vitb16': GuideSizes(768, 12, 16, 14)}
-
-
-# The literal pipeline: the formulas of docs/walk.md, one after the other, nothing saved.
-
-
-def literal_logits(pipeline: Pipeline, images: Tensor) -> Tensor:
-    """One window at a time, each upsampled and padded to the picture: (1, 3, H, W) -> (1, Q, H, W)."""
-    height, width = images.shape[-2:]
-    settings = pipeline.settings
-    total = count = 0
-    for box in window_boxes((height, width), settings.slide_crop, settings.slide_stride):
-        window = images[:, :, box.top : box.bottom, box.left : box.right]
-        features = literal_features(pipeline, window)
-        logits = torch.einsum('bhwc,qc->bqhw', features.float(), pipeline.query_features)
-        logits = F.interpolate(logits, window.shape[-2:], mode='bilinear', align_corners=False)
-        padding = (box.left, width - box.right, box.top, height - box.bottom)
-        total = total + F.pad(logits, padding)
-        count = count + F.pad(torch.ones_like(logits[:, :1]), padding)
-    return total / count
-
-
-def literal_features(pipeline: Pipeline, images: Tensor) -> Tensor:
-    """The tower with every attention written out: (B, 3, H, W) -> unit vectors (B, h, w, C)."""
-    visual, method = pipeline.net.visual, pipeline.method
-    x, (h, w) = visual.embed(images)
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        q, k, v = block.attn.qkv(block.ln_1(x))
-        weights = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-        x = block.feed_forward(x + block.attn.merge(weights @ v))
-    q, k, v = last.attn.qkv(last.ln_1(x))
-    weights = attention_weights(ATTENTION_FORMS[method.attention](q, k, v, (h, w), method.gaussian_std))
-    tokens = visual.project(ARCHITECTURES[method.architecture](last, x, last.attn.merge(weights @ v)))
-    return F.normalize(tokens[:, 1:], dim=-1).unflatten(1, (h, w))
-
-
-def literal_pamr(image: Tensor, maps: Tensor, steps: int, dilations: Sequence[int]) -> Tensor:
-    """PAMR as it was published: each neighbour of each map by a single-channel convolution with a one-hot kernel.
-
-    The maps are padded with replicas for each dilation, and the neighbours of all maps are stacked at every step.
-    """
-    one_hot = torch.eye(9, device=maps.device).view(9, 1, 3, 3)
-
-    def stack(x: Tensor, kernels: Tensor) -> Tensor:  # (B, M, H, W) -> (B, M, len(kernels) * len(dilations), H, W)
-        batch, channels, height, width = x.shape
-        single = x.reshape(batch * channels, 1, height, width)
-        neighbours = [F.conv2d(F.pad(single, (d,) * 4, mode='replicate'), kernels, dilation=d) for d in dilations]
-        return torch.cat(neighbours, dim=1).view(batch, channels, -1, height, width)
-
-    around = one_hot[[0, 1, 2, 3, 5, 6, 7, 8]]
-    deviation = stack(image, one_hot).std(dim=2, keepdim=True)
-    difference = (image[:, :, None] - stack(image, around)).abs()
-    weights = torch.softmax((-difference / (1e-8 + 0.1 * deviation)).mean(dim=1, keepdim=True), dim=2)
-    for _ in range(steps):
-        maps = (stack(maps, around) * weights).sum(dim=2)
-    return maps
-
-
-def literal_prediction(pipeline: Pipeline, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Picture to labels: (1, 3, H, W) -> (1, 1, *size)."""
-    settings = pipeline.settings
-    logits = F.interpolate(literal_logits(pipeline, images), size, mode='bilinear', align_corners=False)
-    if settings.pamr_steps:
-        images = F.interpolate(images, size, mode='bilinear', align_corners=False)
-        logits = literal_pamr(images, logits, settings.pamr_steps, settings.pamr_stride)
-    probabilities = torch.softmax(logits * settings.logit_scale, dim=1)
-    members = F.one_hot(pipeline.query_idx).T[None, :, :, None, None]  # (1, K, Q, 1, 1)
-    if members.shape[1] != members.shape[2]:
-        probabilities = (probabilities[:, None] * members).amax(dim=2)
-    labels = probabilities.argmax(dim=1, keepdim=True)
-    labels[probabilities.amax(dim=1, keepdim=True) < settings.prob_thd] = 0
-    return labels
-
-
-def literal_text(net: CLIP, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Text embeddings one name at a time, every position of the context computed."""
-    rows = []
-    for name in names:
-        tokens = tokenize([template.replace('{}', name) for template in templates], net.context_length).to(net.device)
-        x = net.token_embedding(tokens).to(net.dtype) + net.positional_embedding.to(net.dtype)
-        x = net.transformer(x, is_causal=True)
-        features = net.ln_final(x)[torch.arange(len(x)), tokens.argmax(dim=-1)] @ net.text_projection
-        rows.append(F.normalize(F.normalize(features.float(), dim=-1).mean(dim=0), dim=-1))
-    return torch.stack(rows)
-
-
-# Measuring.
-
-
-class Clock:
-    """Times calls on a device; `seconds` has every time by name."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds: dict[str, list[float]] = {}
-
-    def time(self, name: str, call: Callable, *arguments):
-        """Run a call and note its time under a name; returns what it returns."""
-        self._wait()
-        start = time.perf_counter()
-        result = call(*arguments)
-        self._wait()
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
-        return result
-
-    def _wait(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
-
-    def ratio(self, name: str, other: str) -> float:
-        """Median over rounds of one time divided by another of the same round."""
-        return statistics.median(a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=True))
-
-
-def peak_bytes(device: torch.device, call: Callable, *arguments) -> int:
-    """The most memory of tensors in use during a call, beyond what was in use before."""
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call(*arguments)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call(*arguments)
-    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]')
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(accumulate(changes, initial=0))
 
 
 def tower_alone(pipeline: Pipeline, crops: Tensor) -> Tensor:
@@ -382,60 +247,6 @@ def build_pipeline(options: argparse.Namespace, device: torch.device) -> Pipelin
     return Pipeline(net, chosen_method(arguments), vocabulary, queries, settings).to(device)
 
 
-def time_methods(pipeline: Pipeline, names: Sequence[str], images: Tensor, size: tuple[int, int], rounds: int) -> list:
-    """Each method's cost beside CLIP's own last block, on the same windows in the same round.
-
-    `maps` is stages 4 and 5, the reading of the tower and what is made of it; `whole` the whole prediction without
-    PAMR but for the method's own. Methods that vote read whole pictures, and so does what they are compared with.
-    """
-    rows = []
-    for name in names:
-        method = find_method(name)
-        changes = dict(pamr_steps=0) | (dict(slide_crop=0) if method.votes else {})
-        settings = replace(pipeline.settings, **changes)
-        other, mine = (_with_method(pipeline, m, settings) for m in (find_method('clip'), method))
-        clock = Clock(images.device)
-        for _ in range(rounds + 1):
-            for key, one in (('clip', other), (name, mine)):
-                regions = [quarters(size)] * len(images) if one.method.needs_regions else ()
-                clock.time(f'{key} maps', one.look, images, regions)
-                clock.time(f'{key} whole', one, images, size, regions)
-        clock.seconds = {key: times[1:] for key, times in clock.seconds.items()}  # the first round warms up
-        rows.append(
-            dict(
-                method=name,
-                windows=len(window_boxes(images.shape[-2:], settings.slide_crop, settings.slide_stride)),
-                maps_seconds=clock.median(f'{name} maps'),
-                maps_ratio=clock.ratio(f'{name} maps', 'clip maps'),
-                whole_ratio=clock.ratio(f'{name} whole', 'clip whole'),
-            )
-        )
-    return rows
-
-
-def _with_method(pipeline: Pipeline, method: Method, settings: Settings) -> Pipeline:
-    """The same with another method; companions of its names get random text embeddings."""
-    queries = pipeline.query_features[: len(pipeline.vocabulary.queries)]
-    missing = len(queries_of(pipeline.vocabulary, method)) - len(queries)
-    further = F.normalize(torch.randn(missing, queries.shape[1], device=queries.device), dim=-1)
-    method, queries = for_tower(method, pipeline.net.visual), torch.cat([queries, further])
-    guide = random_guide(method, pipeline.net) if method.second_tower else None
-    return Pipeline(pipeline.net, method, pipeline.vocabulary, queries, settings, guide).to(queries.device)
-
-
-def random_guide(method: Method, net: CLIP) -> Guide:
-    """A guide of the size that a method names, in the dtype of CLIP; what it costs does not depend on its weights."""
-    if method.second_tower not in GUIDE_SIZES:
-        return guide_of(method, net)[1]
-    return Guide(GUIDE_SIZES[method.second_tower]).eval().cast(net.dtype)
-
-
-def quarters(size: tuple[int, int]) -> Tensor:
-    """A region mask of four quarters (H, W)."""
-    rows, columns = torch.meshgrid(*map(torch.arange, size), indexing='ij')
-    return 1 + 2 * (2 * rows >= size[0]).long() + (2 * columns >= size[1]).long()
-
-
 def input_size(config_path: str, size: tuple[int, int]) -> tuple[int, int]:
     """The size (H, W) that a config's Resize makes of a picture."""
     resize = find_step(load_config(config_path), 'Resize')
@@ -513,14 +324,6 @@ def label_agreement(pipeline: Pipeline, images: Tensor, size: tuple[int, int]) -
     reference, _ = pipeline(images, size)
     pipeline.net.cast(dtype)
     return (labels == reference).float().mean().item()
-
-
-def show_methods(rows: Sequence[dict]) -> None:
-    """Print what `time_methods` found as a table."""
-    print(f'{"method":20} {"windows":>7} {"maps, ms":>9} {"maps / clip":>12} {"whole / clip":>13}')
-    for row in rows:
-        cells = f'{1e3 * row["maps_seconds"]:9.0f} {row["maps_ratio"]:12.2f} {row["whole_ratio"]:13.2f}'
-        print(f'{row["method"]:20} {row["windows"]:7} {cells}')
 
 
 def show(record: dict) -> None:

@@ -15,6 +15,8 @@ from naclip.walk.text import text_embeddings
 from naclip.walk.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tools import benchmark
+from tools.benchmarks import literal, methods, plans
+from tools.benchmarks.clock import peak_bytes
 
 
 @pytest.fixture
@@ -27,24 +29,24 @@ def pipeline(model: CLIP, voc21: Vocabulary, golden: dict) -> Pipeline:
 def test_literal_pipeline_labels_as_the_pipeline(pipeline: Pipeline, golden: dict):
     for i in range(3):
         images = golden[f'image_{i}']
-        torch.testing.assert_close(benchmark.literal_logits(pipeline, images), pipeline.logits(images))
+        torch.testing.assert_close(literal.literal_logits(pipeline, images), pipeline.logits(images))
         labels, _ = pipeline(images, (90, 120))
-        assert (benchmark.literal_prediction(pipeline, images, (90, 120)) == labels).float().mean() > 0.999
+        assert (literal.literal_prediction(pipeline, images, (90, 120)) == labels).float().mean() > 0.999
 
 
 @pytest.mark.parametrize('key', ['10/8-16', '3/1-2-4-8-12-24'])
 def test_literal_pamr_as_golden(golden: dict, key: str):
     steps, dilations = int(key.split('/')[0]), [int(d) for d in key.split('/')[1].split('-')]
-    literal = benchmark.literal_pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations)
-    torch.testing.assert_close(literal, golden[f'pamr/{key}'], rtol=0, atol=1e-5)
-    torch.testing.assert_close(pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations), literal)
+    published = literal.literal_pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations)
+    torch.testing.assert_close(published, golden[f'pamr/{key}'], rtol=0, atol=1e-5)
+    torch.testing.assert_close(pamr(golden['pamr/image'], golden['pamr/mask'], steps, dilations), published)
 
 
 @torch.no_grad()
 def test_literal_text_as_the_text_stage(model: CLIP):
     names, templates = ['cat', 'tv monitor'], ['a photo of a {}.', 'the {} in a very long scene.']
     mine = text_embeddings(model, names, templates, progress=False)
-    torch.testing.assert_close(benchmark.literal_text(model, names, templates), mine)
+    torch.testing.assert_close(literal.literal_text(model, names, templates), mine)
 
 
 def test_peak_memory_is_that_of_the_tensors():
@@ -55,7 +57,7 @@ def test_peak_memory_is_that_of_the_tensors():
         return second + torch.zeros(500).sum()
 
     call()
-    assert 8_000 <= benchmark.peak_bytes(torch.device('cpu'), call) <= 11_000
+    assert 8_000 <= peak_bytes(torch.device('cpu'), call) <= 11_000
 
 
 def test_report(tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
@@ -86,8 +88,8 @@ def test_report(tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFix
 def test_methods_with_a_second_tower_beside_clip(tmp_path, capsys, monkeypatch):
     tower = dict(embed_dim=32, image_resolution=64, vision_width=64, transformer_width=64, transformer_layers=1)
     monkeypatch.setattr(benchmark, 'VIT_B_16', benchmark.VIT_B_16 | tower)
-    small = {name: GuideSizes(64, 2, sizes.patch_size, 4) for name, sizes in benchmark.GUIDE_SIZES.items()}
-    monkeypatch.setattr(benchmark, 'GUIDE_SIZES', small)
+    small = {name: GuideSizes(64, 2, sizes.patch_size, 4) for name, sizes in methods.GUIDE_SIZES.items()}
+    monkeypatch.setattr(methods, 'GUIDE_SIZES', small)
     names, out = ['clip', 'proxyclip', 'lposs', 'lposs_plus', 'corrclip'], tmp_path / 'methods.json'
     argv = ['--config', str(ROOT / 'configs' / 'cfg_shapes.py'), '--device', 'cpu']
     argv += ['--size', '72', '96', '--rounds', '1', '--json', str(out), '--methods', *names]
@@ -108,8 +110,6 @@ def test_sweep_draws_a_plot(tmp_path: Path):
 
 def test_plans_are_timed(model: CLIP, monkeypatch: pytest.MonkeyPatch):
     """Every plan has its row; what is timed counts every picture of every run."""
-    from tools.benchmarks import plans
-
     counted = []
     count = plans.count_table
     monkeypatch.setattr(plans, 'count_table', lambda *args: counted.append(args[2]) or count(*args))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from naclip.walk import pamr as module
 from naclip.walk.pamr import affinity, pamr, pamr_, refine, refine_fused, refiner
-from tools.benchmark import peak_bytes
+from tools.benchmarks.clock import peak_bytes
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 DILATIONS = st.sampled_from([(1,), (2,), (1, 2), (2, 1), (3, 9), (8, 16), (1, 1), (1, 2, 4, 8, 12, 24)])
