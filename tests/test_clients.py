@@ -206,6 +206,7 @@ def write_miniature(root: Path, suffix: str, values: int) -> None:
         Image.fromarray(labels).save(root / f'ann_dir/val/{name}{suffix}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DATA_SETS)
 def test_data_sets_of_mmseg(name: str, tmp_path: Path, checkpoint_file: Path, capsys: pytest.CaptureFixture):
     dataset, suffix, reduced = DATA_SETS[name]

@@ -166,6 +166,7 @@ def test_headline_states_the_run(evaluate: Eval, capsys: pytest.CaptureFixture):
     assert 'device' in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('benchmark', ['coco_stuff164k', 'ade20k', 'context59', 'city_scapes', 'voc20'])
 def test_pixelclip_with_a_checkpoint_in_its_format(benchmark: str, evaluate: Eval, state_dict: dict, tmp_path: Path):
     import torch
@@ -208,6 +209,7 @@ def test_pixelclip_elsewhere_is_under_protocol_naclip(evaluate: Eval):
     assert (record['method'], record['protocol']) == ('pixelclip', 'naclip')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('benchmark', ['voc20', 'voc21', 'coco_object', 'context60', 'ade20k'])
 def test_cliptrase(benchmark: str, evaluate: Eval):
     code, record = evaluate(benchmark, '--method', 'cliptrase')
@@ -239,6 +241,7 @@ def test_cliptrase_under_protocol_naclip(evaluate: Eval):
     assert (record['settings']['slide_crop'], record['settings']['prob_thd']) == (0, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['naclip', 'cliptrase'])
 @pytest.mark.parametrize(('benchmark', 'classes'), [('context459', 459), ('ade847', 847)])
 def test_labels_of_16_bits(benchmark: str, classes: int, method: str, evaluate: Eval, wide: Path, tmp_path: Path):
@@ -293,6 +296,7 @@ def test_show_dir_writes_panels_and_changes_nothing(evaluate: Eval, tmp_path: Pa
     np.testing.assert_array_equal(panel[:, width + 4 : 2 * width + 4][label == 2], [[0, 128, 0]] * (label == 2).sum())
 
 
+@pytest.mark.slow
 def test_data_root_option_variable_and_layout(
     evaluate: Eval, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

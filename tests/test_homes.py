@@ -60,6 +60,7 @@ def test_an_evaluation(surroundings: dict[str, str], spare: Path, tmp_path: Path
     assert [path.name.partition('-')[0] for path in spare.iterdir()] == ['shapes']  # made once
 
 
+@pytest.mark.slow
 def test_a_picture(surroundings: dict[str, str], tmp_path: Path):
     """Text embeddings, and what Matplotlib and numba keep."""
     options = ['--backbone', 'shapes', '--short-side', '56', '--classes', 'stone; sky', '--pamr', 'on']
@@ -68,6 +69,7 @@ def test_a_picture(surroundings: dict[str, str], tmp_path: Path):
     assert (tmp_path / 'out' / 'garden_overlay.png').is_file()
 
 
+@pytest.mark.slow
 def test_kernels_of_triton(surroundings: dict[str, str], spare: Path):
     pytest.importorskip('triton')
     code = 'import naclip.walk.pamr_triton, triton; print(triton.knobs.cache.dir)'
@@ -118,6 +120,7 @@ print(checkpoint.statement.revision, checkpoint.path, len(checkpoint.state_dict)
 """
 
 
+@pytest.mark.slow
 def test_a_backbone_of_the_hub(surroundings: dict[str, str], spare: Path, hub: str):
     """Fetched as it is: index and all shards, of one commit."""
     pytest.importorskip('huggingface_hub')

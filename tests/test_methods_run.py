@@ -31,6 +31,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS, ids=lambda method: method.name)
 def test_every_method_runs(method, run: Run, capsys: pytest.CaptureFixture):
     import clip

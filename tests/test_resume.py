@@ -122,6 +122,7 @@ def forget_results(work_dir: Path) -> None:
         (work_dir / name).unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(6))
 def test_going_on_from_any_byte(
     seed: int, work_dir: Path, finished: Path, resume: Callable[..., int], capfd: pytest.CaptureFixture

@@ -54,6 +54,7 @@ def test_the_data_sets_own_list(script):
     np.testing.assert_array_equal(script.TRAIN_IDS[:34], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_labels_as_mmsegmentation_reads_them(script, tmp_path: Path, capsys: pytest.CaptureFixture, workers: int):
     maps = make_root(tmp_path)

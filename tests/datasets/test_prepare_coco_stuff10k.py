@@ -45,6 +45,7 @@ def expected(raw: np.ndarray) -> np.ndarray:
     return np.searchsorted(IDS, raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_labels_as_mmsegmentation_reads_them(script, tmp_path: Path, capsys: pytest.CaptureFixture, workers: int):
     maps = make_root(tmp_path / 'raw')['test']

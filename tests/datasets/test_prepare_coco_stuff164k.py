@@ -58,6 +58,7 @@ def test_table():
     assert {table[raw - 1] for raw in UNUSED} == {255}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('workers', 'labels'), [(1, 'annotations'), (2, 'stuffthingmaps')])
 def test_labels_as_mmsegmentation_reads_them(
     script, tmp_path: Path, capsys: pytest.CaptureFixture, workers: int, labels: str

@@ -168,6 +168,7 @@ def test_second_run_changes_nothing(script, tmp_path: Path, capsys: pytest.Captu
     assert contents(root) == before
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(tmp_path: Path):
     for name in ('a', 'b'):
         maps = make_maps(tmp_path / name, range(460), count=80, size=(300, 300))

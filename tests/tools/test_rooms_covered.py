@@ -42,6 +42,7 @@ def test_exceptions_exist():
         assert (ROOT / file).exists()
 
 
+@pytest.mark.slow
 def test_lines_that_ran_are_read(tmp_path: Path):
     """A real run in a child process under this repository's settings."""
     code = 'from naclip.names import unknown; unknown("method", "nacllip", ["naclip"])'

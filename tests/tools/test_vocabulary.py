@@ -18,6 +18,7 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('cls_*.txt')), ids=lambda path: path.stem)
 def test_own_files_are_usable(path, capsys):
     assert main([str(path)]) == 0

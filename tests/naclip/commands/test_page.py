@@ -160,6 +160,7 @@ def test_refused(segmenter, examples, words, settings, message):
         segment_upload(lambda _: segmenter, str(examples[0]), *words, *settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS_OFFERED)
 def test_every_method_of_the_list(segmenter, examples, method):
     settings = (method, *USUAL[1:])

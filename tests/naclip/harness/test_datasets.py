@@ -28,6 +28,7 @@ COCO10K = dict(
 COCO = dict(data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('kind', 'folder', 'rest', 'classes', 'first', 'last', 'reduce'),
     [

@@ -146,6 +146,7 @@ def test_any_grid(net, method, pictures, size):
     assert labels.shape == (1, 1, *size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('form', 'patch'), [(Form('gelu', 80, 'gelu'), 14), (Form('quick_gelu', 88), 14), (Form('gelu', 32, 'gelu'), 16)]
 )

@@ -48,6 +48,7 @@ def test_one_picture_pixel_by_pixel():
     assert digest == 'ae6380a4a9db686e93c62386b33449f8d9ecaddaf7603d9090a9df7117bf8ff5'
 
 
+@pytest.mark.slow
 def test_validation_set(folder: Path):
     loaded = pairs(folder)
     assert len(loaded) == shapes.VAL_COUNT >= 200
