@@ -88,7 +88,8 @@ def load_method(path: Path, name: str) -> Method:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     try:
-        spec.loader.exec_module(module)
+        # What the file has, not what Python compiled of it before and takes for current where second and size are the same.
+        exec(spec.loader.source_to_code(path.read_bytes(), str(path)), module.__dict__)
     except Exception as error:  # whatever the user's file raises
         raise ValueError(f'method {path}:{name}: the file cannot be run ({type(error).__name__}: {error})') from error
     found = getattr(module, name, None)
