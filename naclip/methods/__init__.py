@@ -88,7 +88,7 @@ def load_method(path: Path, name: str) -> Method:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     try:
-        # What the file has, not what Python compiled of it before and takes for current where second and size are the same.
+        # Not what Python compiled of it before, and takes for current where the second and the size are the same.
         exec(spec.loader.source_to_code(path.read_bytes(), str(path)), module.__dict__)
     except Exception as error:  # whatever the user's file raises
         raise ValueError(f'method {path}:{name}: the file cannot be run ({type(error).__name__}: {error})') from error
