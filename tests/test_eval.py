@@ -94,6 +94,7 @@ def test_pixel_counts_are_those_of_the_published_implementation(key: str, evalua
     assert_counted(record, GOLDEN[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('benchmark', SCLIP_GOLDEN)
 def test_pixel_counts_are_those_of_sclip(benchmark: str, evaluate: Eval):
     code, record = evaluate(benchmark, '--method', 'sclip')
@@ -485,7 +486,7 @@ def save_label(path: Path, value: int) -> None:
     Image.fromarray(np.full((128, 97), value, np.uint8)).save(path)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ('file', 'damage', 'expected'),
     [

@@ -188,6 +188,7 @@ def test_every_method_sees_the_picture(segmenter, picture, method):
     assert len(np.unique(seen.labels)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', method_names())
 def test_attention_of_every_method(segmenter, picture, method):
     """The patch under a pixel, in a part of the picture; the same whatever the picture's file is like."""
@@ -231,6 +232,7 @@ def test_attention_is_the_one_of_the_window_alone(segmenter, picture):
     assert alone.cls > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (1, 400), (3, 2), (57, 203)])
 @pytest.mark.parametrize('method', ['naclip', 'proxyclip', 'gem', 'lposs', 'pixelclip', 'cliptrase_d2'])
 def test_attention_of_pictures_of_any_size(segmenter, size, method):

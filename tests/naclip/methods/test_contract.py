@@ -181,6 +181,7 @@ def test_a_picture_of_one_colour(net, method):
     assert labels.shape == (1, 1, *SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision(weights, net, method, pictures, dtype):
     half = build_model(weights).cast(dtype)
