@@ -42,9 +42,11 @@ def take(address: str) -> Image.Image:
             page.goto(address)
             page.locator('#examples button').first.click()
             page.wait_for_selector('#legend tr')
-            page.wait_for_function('document.querySelector("#seen img").complete')
-            box = page.locator('#seen img').bounding_box()
-            page.mouse.click(box['x'] + CLICK[0] * box['width'], box['y'] + CLICK[1] * box['height'])
+            page.wait_for_function('document.querySelector("#seen img").naturalWidth')
+            image = page.locator('#seen img')
+            image.click(trial=True)  # once it stands still
+            box = image.bounding_box()
+            image.click(position={'x': CLICK[0] * box['width'], 'y': CLICK[1] * box['height']})
             page.wait_for_selector('#scores tr')
             page.wait_for_selector('#maps img')
             page.wait_for_timeout(1000)  # the progress bars fade out

@@ -153,6 +153,14 @@ class Tab:
         rows = self.page.locator(f'{where} tr').all()
         return [[cell.strip() for cell in row.locator('td').all_inner_texts()[1:]] for row in rows]
 
+    def click(self, x: int, y: int) -> None:
+        """On a pixel of the picture on the right, which has 160 x 112, once it is there and stands still."""
+        self.page.wait_for_function('document.querySelector("#seen img").naturalWidth')
+        image = self.page.locator('#seen img')
+        image.click(trial=True)
+        box = image.bounding_box()
+        image.click(position={'x': (x + 0.5) / 160 * box['width'], 'y': (y + 0.5) / 112 * box['height']})
+
     def message(self) -> str:
         """The text of the message that pops up, which is then closed."""
         toast = self.page.wait_for_selector('.toast-body')
@@ -207,7 +215,7 @@ class TestPage:
         box = tab.page.locator('#seen img').bounding_box()
         assert box['width'] / box['height'] == pytest.approx(160 / 112, rel=0.01)
         x, y = 31, 70  # in the cat
-        tab.page.mouse.click(box['x'] + (x + 0.5) / 160 * box['width'], box['y'] + (y + 0.5) / 112 * box['height'])
+        tab.click(x, y)
         scores = tab.rows('#scores')
         assert scores == [[expected.names[i], f'{score:.3f}'] for i, score in describe_point(expected, x, y)]
         label = expected.names[expected.labels[y, x]]
@@ -326,8 +334,7 @@ class TestPage:
         tab.type(CLASSES)
         tab.segment()
         for visitor in (other, tab):
-            box = visitor.page.locator('#seen img').bounding_box()
-            visitor.page.mouse.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+            visitor.click(80, 56)
         assert {name for name, _ in other.rows('#scores')} == {'background', *EXAMPLES[-1][1].split('; ')}
         assert {name for name, _ in tab.rows('#scores')} == set(expected.names)
         assert not other.complaints
@@ -393,20 +400,12 @@ class TestPage:
         tab.page.locator('#examples button').last.click()
         tab.page.wait_for_selector('#maps', state='hidden')
         tab.page.wait_for_function('document.querySelector("#scores").innerText.startsWith("Click on the picture")')
-        self.click(tab, x, y)
+        tab.click(x, y)
         tab.page.wait_for_selector('#maps img')
         assert tab.page.locator('#maps .grid-container img').count() == 1
 
-    @staticmethod
-    def click(tab, x: int, y: int) -> None:
-        """On a pixel of the picture on the right, which has 160 x 112."""
-        image = tab.page.locator('#seen img')
-        image.scroll_into_view_if_needed()
-        box = image.bounding_box()
-        tab.page.mouse.click(box['x'] + (x + 0.5) / 160 * box['width'], box['y'] + (y + 0.5) / 112 * box['height'])
-
     def check_attention(self, tab, picture, segmenter, methods: list[str], x: int, y: int) -> None:
-        self.click(tab, x, y)
+        tab.click(x, y)
         tab.page.wait_for_function(f'document.querySelector("#of-maps")?.innerText.includes("at {x}, {y}:")')
         assert f'Scores at {x}, {y}' in tab.page.inner_text('#scores')
         tab.page.wait_for_function(f'document.querySelectorAll("#maps .grid-container img").length == {len(methods)}')
