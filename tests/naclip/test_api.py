@@ -233,7 +233,7 @@ def test_attention_is_the_one_of_the_window_alone(segmenter, picture):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', [(1, 1), (1, 400), (3, 2), (57, 203)])
+@pytest.mark.parametrize('size', [(1, 1), (1, 400), (3, 2), (57, 90)])
 @pytest.mark.parametrize('method', ['naclip', 'proxyclip', 'gem', 'lposs', 'pixelclip', 'cliptrase_d2'])
 def test_attention_of_pictures_of_any_size(segmenter, size, method):
     pixels = np.random.RandomState(0).randint(0, 256, (*size, 3)).astype(np.uint8)
