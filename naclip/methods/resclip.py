@@ -44,7 +44,8 @@ def earlier_terms(reading: Reading, layers: tuple[int, int]) -> list[Term]:
 @torch.no_grad()  # names are chosen by them, which has no gradient
 def first_probabilities(cosines: Tensor, windows: Tensor) -> Tensor:
     """The names' probabilities at the pixels of windows (B, 3, H, W), of cosines (B, Q, h, w): (B, Q, H, W)."""
-    maps = F.interpolate(cosines, windows.shape[-2:], mode='bilinear', align_corners=False)
+    # Else the larger maps have the order of the cosines, whose names lie next to each other.
+    maps = F.interpolate(cosines.contiguous(), windows.shape[-2:], mode='bilinear', align_corners=False)
     maps = pamr_(windows, maps, PAMR_STEPS, PAMR_DILATIONS)
     return torch.softmax(maps.mul_(SCALE), dim=1, out=maps)
 

@@ -63,14 +63,15 @@ def pamr_(
         scratch_bytes = SCRATCH_BYTES.get(maps.device.type, SCRATCH_BYTES['cuda'])
     if weights is None:
         weights = affinity(image.float(), dilations)
-    refiner(maps)(maps, weights.contiguous(), steps, dilations, scratch_bytes)
-    return maps
+    in_order = maps.contiguous()  # as kernels need them
+    refiner(in_order)(in_order, weights.contiguous(), steps, dilations, scratch_bytes)
+    return maps if in_order is maps else maps.copy_(in_order)
 
 
 def refiner(maps: Tensor) -> Refiner:
     """What takes maps through the steps: the kernel of their device, where its package is installed, or `refine`."""
     kernel = {'cpu': _numba_refine, 'cuda': _triton_refine}.get(maps.device.type)
-    return (kernel and maps.is_contiguous() and kernel()) or refine
+    return (kernel and kernel()) or refine
 
 
 @cache

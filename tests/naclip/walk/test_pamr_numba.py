@@ -43,8 +43,14 @@ def test_affinities_as_the_plain_form(height, width, batch, dilations, thread_co
     torch.testing.assert_close(found, plain_affinity(image, dilations), rtol=1e-4, atol=1e-6)
 
 
-def test_it_is_what_is_chosen():
+def test_it_is_what_is_chosen(monkeypatch: pytest.MonkeyPatch):
+    """Whatever the order of the maps in memory, as of those that F.interpolate makes of features."""
     assert refiner(torch.zeros(1, 2, 3, 4)) is pamr_numba.refine
+    seen = []
+    monkeypatch.setattr(pamr_numba, 'refine', lambda maps, *_: seen.append(maps.is_contiguous()))
+    monkeypatch.setattr('naclip.walk.pamr._numba_refine', lambda: pamr_numba.refine)
+    pamr(random(3, 8, 9), random(4, 8, 9).contiguous(memory_format=torch.channels_last))
+    assert seen == [True]
 
 
 @given(
