@@ -170,6 +170,7 @@ def plot_plans(lines: dict[str, list[tuple[int, float]]], path: Path) -> None:
         axes.plot(*zip(*points, strict=True), marker='o', label=name)
     longest = max(count for points in lines.values() for count, _ in points)
     axes.plot([1, longest], [1, longest], linestyle=':', color='grey', label='one by one')
+    axes.set_xticks([1, *range(5, longest + 1, 5)])
     axes.set(xlabel='runs in one pass', ylabel='time, in runs of naclip', ylim=(0, 8))
     axes.legend()
     figure.savefig(path, dpi=150)
